@@ -1,0 +1,152 @@
+"""The protocols through which the rooms meet, and the names of array shapes.
+
+Surrogates, training and inference stand on the same floor and never import each other: training
+sees a surrogate through its objectives, inference sees it through `EncodedLikelihood`, and both
+meet in `recipes`.
+
+Shapes: N events, n observables (`ambient_dim`), d latents (`latent_dim`), p parameters
+(`parameter_dim`), M parameter points.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+__all__ = [
+    "Array",
+    "EncodedLikelihood",
+    "Events",
+    "Latents",
+    "Likelihood",
+    "LogProbs",
+    "ManifoldSurrogate",
+    "Measure",
+    "Parameters",
+    "Prior",
+    "Surrogate",
+]
+
+Array: TypeAlias = NDArray[np.float64]
+Events: TypeAlias = Tensor  # (N, n)
+Latents: TypeAlias = Tensor  # (N, d)
+Parameters: TypeAlias = Tensor  # (N, p)
+LogProbs: TypeAlias = Tensor  # (N,)
+Measure: TypeAlias = Literal["ambient", "manifold"]
+
+
+@runtime_checkable
+class Surrogate(Protocol):
+    """A learned p(x|theta) on standardised observables: `log p(u|theta) - log_volume(u)`."""
+
+    ambient_dim: int
+    latent_dim: int
+    parameter_dim: int
+    measure: Measure
+
+    def encode(self, x: Events) -> Latents:
+        """Return all that the theta-dependence of the likelihood needs of x, (N, d)."""
+        ...
+
+    def decode(self, u: Latents) -> Events:
+        """Return the events with latents u, (N, n)."""
+        ...
+
+    def latent_log_prob(self, u: Latents, theta: Parameters) -> LogProbs:
+        """Return log p(u|theta), (N,)."""
+        ...
+
+    def log_prob(self, x: Events, theta: Parameters) -> LogProbs:
+        """Return the exact normalised log density with respect to `measure`, (N,)."""
+        ...
+
+    def log_likelihood(self, x: Events, theta: Parameters) -> LogProbs:
+        """Return log p(x|theta) up to a constant in theta, (N,)."""
+        ...
+
+    def sample(self, theta: Parameters, seed: int) -> Events:
+        """Return one event per row of theta, (N, n)."""
+        ...
+
+
+@runtime_checkable
+class ManifoldSurrogate(Surrogate, Protocol):
+    """A surrogate whose events lie on a d-dimensional surface in R^n."""
+
+    def project(self, x: Events) -> Events:
+        """Return decode(encode(x)), (N, n)."""
+        ...
+
+    def reconstruction_error(self, x: Events) -> Tensor:
+        """Return |x - project(x)|_2, (N,)."""
+        ...
+
+    def log_volume(self, u: Latents) -> Tensor:
+        """Return 1/2 log det J^T J of the decoder at u, (N,)."""
+        ...
+
+
+@runtime_checkable
+class EncodedLikelihood(Protocol):
+    """A likelihood that factorises into an encoding without theta and a latent density.
+
+    log p(x|theta) = latent_log_likelihood(encode(x), theta) + constant(x).
+    Physical units in; inference encodes the observed events once.
+    """
+
+    @property
+    def parameter_names(self) -> Sequence[str]:
+        """Names of the p parameters."""
+        ...
+
+    @property
+    def parameter_ranges(self) -> Array:
+        """Lowest and highest value seen in training, (p, 2)."""
+        ...
+
+    def encode(self, x: Array) -> Latents:
+        """Return the latents of events in physical units, (N, d)."""
+        ...
+
+    def latent_log_likelihood(self, u: Latents, theta: Parameters) -> LogProbs:
+        """Return log p(u|theta) up to a constant in theta, rows paired, (N,)."""
+        ...
+
+
+@runtime_checkable
+class Likelihood(Protocol):
+    """Log-likelihood of one observed set of events as a function of the parameters."""
+
+    @property
+    def parameter_names(self) -> Sequence[str]:
+        """Names of the p parameters."""
+        ...
+
+    @property
+    def n_events(self) -> int:
+        """Number of observed events."""
+        ...
+
+    def __call__(self, theta: Array) -> Array:
+        """Return sum_i log p(x_i|theta) up to a constant in theta, (M, p) -> (M,)."""
+        ...
+
+
+@runtime_checkable
+class Prior(Protocol):
+    """A normalised density on the parameters that can be sampled."""
+
+    @property
+    def parameter_names(self) -> Sequence[str]:
+        """Names of the p parameters."""
+        ...
+
+    def log_prob(self, theta: Array) -> Array:
+        """Return log p(theta), (M, p) -> (M,); -inf outside the support."""
+        ...
+
+    def sample(self, n: int, rng: np.random.Generator) -> Array:
+        """Return n independent draws, (n, p)."""
+        ...
