@@ -9,6 +9,8 @@ __all__ = [
     "ConfigurationError",
     "EventDataError",
     "EventFileError",
+    "ExpressionError",
+    "LikelihoodError",
     "MetadataError",
     "MflowSbiError",
     "MissingReference",
@@ -50,6 +52,14 @@ class ShapeError(MflowSbiError):
 
 class ParameterRangeError(MflowSbiError):
     """Parameters lie outside the range for which the surrogate or the prior is defined."""
+
+
+class ExpressionError(MflowSbiError):
+    """An observable or a selection is not a sentence of the expression language."""
+
+
+class LikelihoodError(MflowSbiError):
+    """A likelihood is NaN or +inf at some parameter point."""
 
 
 class ConfigurationError(MflowSbiError):
