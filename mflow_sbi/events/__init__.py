@@ -1,0 +1,37 @@
+"""Reading event files: from ROOT branches to observables, with the truth that travels along."""
+
+from mflow_sbi.events.metadata import (
+    EventMetadata,
+    Morphing,
+    Parameter,
+    Simulator,
+    ThetaSampling,
+)
+from mflow_sbi.events.observables import (
+    CLOSURE_TERMS,
+    WBF_OBSERVABLES,
+    Observable,
+    closure,
+    closure_violations,
+    compute,
+)
+from mflow_sbi.events.sample import EventSample, SelectionReport, concatenate
+from mflow_sbi.events.standardize import Standardizer
+
+__all__ = [
+    "CLOSURE_TERMS",
+    "WBF_OBSERVABLES",
+    "EventMetadata",
+    "EventSample",
+    "Morphing",
+    "Observable",
+    "Parameter",
+    "SelectionReport",
+    "Simulator",
+    "Standardizer",
+    "ThetaSampling",
+    "closure",
+    "closure_violations",
+    "compute",
+    "concatenate",
+]

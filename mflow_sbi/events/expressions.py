@@ -1,0 +1,289 @@
+"""Four-momenta, and the small language in which observables and selections are written.
+
+A sentence is built from objects ordered by pT (`a[0]` the leading photon, `j[1]` the second jet),
+their attributes `e px py pz pt eta phi m`, sums of four-momenta, the arithmetic of numbers
+(`+ - * /`, `abs`), comparisons and `and or not`:
+
+    (a[0] + a[1]).m          abs(j[0].eta - j[1].eta)          115 < (a[0] + a[1]).m < 135
+
+In flat files a bare name is a column. Nothing else is in the language, and nothing is passed to
+`eval`: a sentence is parsed, checked against a white list, and evaluated on whole columns.
+"""
+
+import ast
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NoReturn, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mflow_sbi.errors import EventDataError, ExpressionError
+from mflow_sbi.events.wording import counted, listed, nearest
+from mflow_sbi.interfaces import Array
+
+__all__ = ["Expression", "FourMomentum", "Namespace"]
+
+ATTRIBUTES = ("e", "px", "py", "pz", "pt", "eta", "phi", "m")
+
+Kind: TypeAlias = Literal["number", "momentum", "truth"]
+_BINARY: dict[type[ast.operator], Callable] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+}
+_COMPARE: dict[type[ast.cmpop], Callable] = {
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class FourMomentum:
+    """(E, px, py, pz) of one object in N events, columns of float64 in GeV.
+
+    >>> photon = FourMomentum.from_pt_eta_phi_m([30.0], [0.0], [0.0], [0.0])
+    >>> (photon + photon).e
+    array([60.])
+    """
+
+    e: Array
+    px: Array
+    py: Array
+    pz: Array
+
+    @classmethod
+    def from_pt_eta_phi_m(
+        cls, pt: ArrayLike, eta: ArrayLike, phi: ArrayLike, m: ArrayLike
+    ) -> "FourMomentum":
+        """Return pT (cos phi, sin phi, sinh eta) with E^2 = p^2 + m^2, in float64."""
+        pt, eta, phi, m = (np.asarray(column, dtype=np.float64) for column in (pt, eta, phi, m))
+        with np.errstate(over="ignore", invalid="ignore"):
+            px, py, pz = pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta)
+            return cls(np.sqrt(px * px + py * py + pz * pz + m * m), px, py, pz)
+
+    def __add__(self, other: "FourMomentum") -> "FourMomentum":
+        return FourMomentum(
+            self.e + other.e, self.px + other.px, self.py + other.py, self.pz + other.pz
+        )
+
+    def __len__(self) -> int:
+        return len(self.e)
+
+    def take(self, indices: NDArray) -> "FourMomentum":
+        """Return the four-momenta of the events at `indices` (numbers or a mask)."""
+        return FourMomentum(self.e[indices], self.px[indices], self.py[indices], self.pz[indices])
+
+    @property
+    def pt(self) -> Array:
+        """hypot(px, py), GeV."""
+        return np.hypot(self.px, self.py)
+
+    @property
+    def eta(self) -> Array:
+        """arcsinh(pz / pT); infinite along the beam."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.arcsinh(self.pz / self.pt)
+
+    @property
+    def phi(self) -> Array:
+        """atan2(py, px), in (-pi, pi]."""
+        return np.arctan2(self.py, self.px)
+
+    @property
+    def m(self) -> Array:
+        """sqrt((E - |p|)(E + |p|)), GeV; rounding below zero counts as zero."""
+        p = np.sqrt(self.px * self.px + self.py * self.py + self.pz * self.pz)
+        return np.sqrt(np.maximum((self.e - p) * (self.e + p), 0.0))
+
+
+Namespace: TypeAlias = Mapping[str, Any]
+"""What names stand for: `a` -> leading photons (FourMomentum, ...), a column name -> (N,)."""
+
+
+class Expression:
+    """A checked sentence of the language, ready to be evaluated on columns.
+
+    Attributes:
+        text: The sentence as written.
+        kind: "number", "momentum" or "truth" (a selection).
+        objects: How many leading objects of each collection are needed, e.g. {"a": 2}.
+        columns: Bare names used, in order of appearance.
+
+    Raises:
+        ExpressionError: Not a sentence of the language.
+
+    >>> Expression("(a[0] + a[1]).m > 115").objects
+    {'a': 2}
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.objects: dict[str, int] = {}
+        self.columns: list[str] = []
+        try:
+            self._tree = ast.parse(text.strip(), mode="eval").body
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            reason = getattr(error, "msg", None) or str(error) or "too deeply nested"
+            self._refuse(f"it does not parse ({reason})", error)
+        self.kind: Kind = self._check(self._tree)
+
+    def __repr__(self) -> str:
+        return f"Expression({self.text!r})"
+
+    def require_kind(self, kind: Kind, role: str) -> "Expression":
+        """Return self if the sentence is of `kind`, else refuse it as the `role` it plays."""
+        if self.kind != kind:
+            hints = {"number": "e.g. '(a[0]+a[1]).m'", "truth": "e.g. '(a[0]+a[1]).m > 115'"}
+            msg = (
+                f"{role} {self.text!r} is a {self.kind}; "
+                f"expected a {kind}, {hints.get(kind, 'a sum of objects')}."
+            )
+            raise ExpressionError(msg)
+        return self
+
+    def require_names(self, objects: Sequence[str], columns: Sequence[str]) -> "Expression":
+        """Return self if every name is known to the file's layout, else refuse."""
+        for name in self.objects:
+            if name not in objects:
+                msg = (
+                    f"{self.text!r}: no objects {name!r} here; "
+                    f"this layout provides {listed(objects)}."
+                )
+                raise ExpressionError(msg)
+        for name in self.columns:
+            if name not in columns:
+                msg = (
+                    f"{self.text!r}: no column {name!r}; "
+                    f"columns here: {listed(columns)}.{nearest(name, columns)}"
+                )
+                raise ExpressionError(msg)
+        return self
+
+    def __call__(self, namespace: Namespace, cache: dict | None = None) -> Array:
+        """Return the column of values, (N,); selections give booleans.
+
+        Args:
+            namespace: What the names stand for.
+            cache: Shared between sentences evaluated on the same namespace, so that common parts
+                are computed once.
+
+        Raises:
+            EventDataError: A compared number is not finite.
+        """
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            return self._value(self._tree, namespace, {} if cache is None else cache)
+
+    # Checking: what kind of thing is this node?
+
+    def _refuse(self, reason: str, cause: Exception | None = None) -> NoReturn:
+        msg = (
+            f"cannot read {self.text!r}: {reason}. Expected objects like a[0] or j[1], attributes "
+            f"{' '.join(ATTRIBUTES)}, + - * / abs(), comparisons, and/or/not."
+        )
+        raise ExpressionError(msg) from cause
+
+    def _check(self, node: ast.expr) -> Kind:
+        match node:
+            case ast.Constant(value=value) if type(value) in (int, float):
+                return "number"
+            case ast.Name(id=name):
+                self.columns.extend([] if name in self.columns else [name])
+                return "number"
+            case ast.Subscript(value=ast.Name(id=name), slice=ast.Constant(value=index)):
+                if type(index) is not int or index < 0:
+                    self._refuse(f"{name}[{index!r}] needs a number 0, 1, 2, ...")
+                self.objects[name] = max(self.objects.get(name, 0), index + 1)
+                return "momentum"
+            case ast.Attribute(value=owner, attr=attr):
+                self._expect(owner, "momentum", f".{attr}")
+                if attr not in ATTRIBUTES:
+                    hint = nearest(attr, ATTRIBUTES)
+                    self._refuse(f"a four-momentum has no attribute {attr!r}{hint}")
+                return "number"
+            case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
+                if isinstance(op, ast.Add) and self._check(left) == "momentum":
+                    return self._expect(right, "momentum", "+")
+                self._expect(left, "number", "arithmetic")
+                return self._expect(right, "number", "arithmetic")
+            case ast.UnaryOp(op=ast.USub() | ast.UAdd(), operand=operand):
+                return self._expect(operand, "number", "a sign")
+            case ast.UnaryOp(op=ast.Not(), operand=operand):
+                return self._expect(operand, "truth", "not")
+            case ast.Call(func=ast.Name(id="abs"), args=[operand], keywords=[]):
+                return self._expect(operand, "number", "abs()")
+            case ast.Compare(left=left, ops=ops, comparators=others) if all(
+                type(op) in _COMPARE for op in ops
+            ):
+                for operand in (left, *others):
+                    self._expect(operand, "number", "a comparison")
+                return "truth"
+            case ast.BoolOp(values=values):
+                for value in values:
+                    self._expect(value, "truth", "and/or")
+                return "truth"
+        self._refuse(f"{ast.unparse(node)!r} is not in the language")
+
+    def _expect(self, node: ast.expr, kind: Kind, role: str) -> Kind:
+        found = self._check(node)
+        if found != kind:
+            self._refuse(f"{role} needs a {kind}, {ast.unparse(node)!r} is a {found}")
+        return found
+
+    # Evaluating: the tree has been checked.
+
+    def _value(self, node: ast.expr, names: Namespace, cache: dict) -> Any:  # noqa: ANN401
+        if isinstance(node, ast.Constant):
+            return node.value
+        key = ast.unparse(node)
+        if key not in cache:
+            cache[key] = self._fresh_value(node, names, cache)
+        return cache[key]
+
+    def _fresh_value(self, node: ast.expr, names: Namespace, cache: dict) -> Any:  # noqa: ANN401
+        def value(child: ast.expr) -> Any:  # noqa: ANN401
+            return self._value(child, names, cache)
+
+        match node:
+            case ast.Name(id=name):
+                return names[name]
+            case ast.Subscript(value=ast.Name(id=name), slice=ast.Constant(value=index)):
+                return names[name][index]
+            case ast.Attribute(value=owner, attr=attr):
+                return getattr(value(owner), attr)
+            case ast.BinOp(left=left, op=op, right=right):
+                return _BINARY[type(op)](value(left), value(right))
+            case ast.UnaryOp(op=ast.Not(), operand=operand):
+                return np.logical_not(value(operand))
+            case ast.UnaryOp(op=op, operand=operand):
+                return -value(operand) if isinstance(op, ast.USub) else value(operand)
+            case ast.Call(args=[operand]):
+                return np.abs(value(operand))
+            case ast.BoolOp(op=op, values=values):
+                combine = np.logical_and if isinstance(op, ast.And) else np.logical_or
+                return combine.reduce([value(part) for part in values])
+            case ast.Compare(left=left, ops=ops, comparators=others):
+                sides = [self._finite(side, value(side)) for side in (left, *others)]
+                parts = [
+                    _COMPARE[type(op)](low, high)
+                    for op, low, high in zip(ops, sides, sides[1:], strict=False)
+                ]
+                return np.logical_and.reduce(parts)
+        self._refuse(f"{ast.unparse(node)!r} is not in the language")
+
+    def _finite(self, node: ast.expr, value: ArrayLike) -> ArrayLike:
+        n_bad = int(np.count_nonzero(~np.isfinite(value)))
+        if n_bad:
+            msg = (
+                f"selection {self.text!r}: {ast.unparse(node)!r} is not finite in "
+                f"{counted(n_bad, 'event')}; expected numbers that can be compared. Drop those "
+                "events by an earlier selection, e.g. ['a[0].pt > 1', ...]."
+            )
+            raise EventDataError(msg)
+        return value

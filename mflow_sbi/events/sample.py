@@ -1,0 +1,251 @@
+"""`EventSample`: a set of events in memory, with whatever truth their file carried."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from hashlib import sha256
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mflow_sbi.errors import EventDataError, MissingReference, ShapeError
+from mflow_sbi.events.metadata import EventMetadata, merge
+from mflow_sbi.interfaces import Array
+
+__all__ = ["EventSample", "SelectionReport", "concatenate"]
+
+_OPTIONAL = ("theta", "weight", "score", "components")
+
+
+@dataclass(frozen=True)
+class SelectionReport:
+    """What became of the events read: n_read = n_kept + sum of the dropped.
+
+    Attributes:
+        n_read: Entries looked at.
+        n_kept: Events in the sample.
+        dropped: Number of events by reason, each event under the first reason that holds.
+    """
+
+    n_read: int
+    n_kept: int
+    dropped: Mapping[str, int] = field(default_factory=dict)
+
+    def __add__(self, other: "SelectionReport") -> "SelectionReport":
+        reasons = dict.fromkeys((*self.dropped, *other.dropped))
+        return SelectionReport(
+            self.n_read + other.n_read,
+            self.n_kept + other.n_kept,
+            {
+                reason: self.dropped.get(reason, 0) + other.dropped.get(reason, 0)
+                for reason in reasons
+            },
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class EventSample:
+    """N events: observables x_i, and where known theta_i, weight_i, score_i, c_k(x_i).
+
+    Attributes:
+        x: Observables in physical units, (N, n) float64.
+        metadata: The record of the file(s) the events came from; its counts and sums of weights
+            describe those files, also after `take` or `split`.
+        theta: Parameters each event was generated at, (N, p).
+        weight: Positive event weights, (N,).
+        score: grad_theta log p of each event at its own theta, (N, p).
+        components: Morphing components c_k(x), (N, K).
+        report: How many events were read and dropped.
+
+    Raises:
+        ShapeError: The arrays do not fit each other or the metadata.
+    """
+
+    x: Array
+    metadata: EventMetadata
+    theta: Array | None = None
+    weight: Array | None = None
+    score: Array | None = None
+    components: Array | None = None
+    report: SelectionReport | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("x", *_OPTIONAL):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, np.ascontiguousarray(value, dtype=np.float64))
+        n_events = self.x.shape[0] if self.x.ndim else 0
+        n_parameters = len(self.metadata.parameters)
+        morphing = self.metadata.morphing
+        n_components = len(morphing.exponents) if morphing else None
+        self._require("x", (n_events, len(self.metadata.observables) or None))
+        self._require("theta", (n_events, n_parameters))
+        self._require("weight", (n_events,))
+        self._require("score", (n_events, n_parameters))
+        self._require("components", (n_events, n_components))
+
+    def _require(self, name: str, shape: tuple[int | None, ...]) -> None:
+        value = getattr(self, name)
+        if value is None:
+            return
+        fits = value.ndim == len(shape) and all(
+            expected in (None, got) for expected, got in zip(shape, value.shape, strict=False)
+        )
+        if not fits:
+            expected = "(" + ", ".join("any" if s is None else str(s) for s in shape) + ")"
+            msg = (
+                f"EventSample: {name} has shape {value.shape}, expected {expected} from x and the "
+                "metadata (observables, parameters, morphing exponents)."
+            )
+            raise ShapeError(msg)
+
+    def __len__(self) -> int:
+        return self.x.shape[0]
+
+    def __repr__(self) -> str:
+        has = [name for name in _OPTIONAL if getattr(self, name) is not None]
+        return (
+            f"EventSample({len(self)} events, {self.n_observables} observables, "
+            f"process={self.metadata.process!r}, with {', '.join(has) or 'no truth'})"
+        )
+
+    @property
+    def n_observables(self) -> int:
+        """Number of columns of x."""
+        return self.x.shape[1]
+
+    @property
+    def observable_names(self) -> tuple[str, ...]:
+        """Names of the columns of x."""
+        return self.metadata.observable_names
+
+    @property
+    def parameter_names(self) -> tuple[str, ...]:
+        """Names of the columns of theta."""
+        return self.metadata.parameter_names
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of the record and of every array, in hexadecimal."""
+        total = sha256(self.metadata.to_json().encode())
+        for name in ("x", *_OPTIONAL):
+            value = getattr(self, name)
+            if value is not None:
+                total.update(f"{name}{value.shape}".encode())
+                total.update(value.astype("<f8", copy=False).tobytes())
+        return total.hexdigest()
+
+    def column(self, name: str) -> Array:
+        """Return the values of one observable by name, (N,)."""
+        if name not in self.observable_names:
+            msg = f"no observable {name!r} in the sample; it has {list(self.observable_names)}."
+            raise ShapeError(msg)
+        return self.x[:, self.observable_names.index(name)]
+
+    def take(self, indices: ArrayLike) -> "EventSample":
+        """Return the events at `indices` (integers, or a mask of N booleans)."""
+        indices = np.asarray(indices)
+        if indices.size == 0 and indices.dtype != np.bool_:
+            indices = indices.astype(np.intp)
+        rows = {
+            name: None if (value := getattr(self, name)) is None else value[indices]
+            for name in ("x", *_OPTIONAL)
+        }
+        return replace(self, **rows)
+
+    def split(
+        self, fractions: Sequence[float], rng: np.random.Generator
+    ) -> tuple["EventSample", ...]:
+        """Return disjoint random parts whose sizes are these fractions of N, all events used.
+
+        Args:
+            fractions: Positive, summing to 1.
+            rng: Shuffles the events.
+
+        Raises:
+            EventDataError: The fractions are not positive or do not sum to 1, or a part would
+                be empty.
+        """
+        if min(fractions, default=0) <= 0 or abs(sum(fractions) - 1) > 1e-9:
+            msg = f"split: expected positive fractions that sum to 1; got {tuple(fractions)}."
+            raise EventDataError(msg)
+        ends = np.rint(np.cumsum(fractions) * len(self)).astype(int)
+        parts = np.split(rng.permutation(len(self)), ends[:-1])
+        if min(map(len, parts)) == 0:
+            msg = (
+                f"split: {len(self)} events are too few for fractions {tuple(fractions)}; "
+                "a part would be empty. Read more events."
+            )
+            raise EventDataError(msg)
+        return tuple(self.take(part) for part in parts)
+
+    def batches(
+        self, size: int, rng: np.random.Generator | None = None
+    ) -> Iterator["EventSample"]:
+        """Yield every event once, `size` at a time (the last batch may be smaller).
+
+        Args:
+            size: Events per batch.
+            rng: Shuffles the events; without it they come in order.
+        """
+        if size < 1:
+            msg = f"batches: expected a size of at least 1; got {size}."
+            raise EventDataError(msg)
+        order = np.arange(len(self)) if rng is None else rng.permutation(len(self))
+        for start in range(0, len(self), size):
+            yield self.take(order[start : start + size])
+
+    def require_theta(self) -> Array:
+        """Return theta, (N, p), or raise `MissingReference`."""
+        return self._reference(
+            "theta", "the parameters of each event (branches theta.*); training needs them"
+        )
+
+    def require_score(self) -> Array:
+        """Return the scores, (N, p), or raise `MissingReference`."""
+        return self._reference("score", "the score of each event (branches score.*)")
+
+    def require_components(self) -> Array:
+        """Return the morphing components, (N, K), or raise `MissingReference`."""
+        return self._reference(
+            "components", "the morphing components of each event (`morphing` in the metadata)"
+        )
+
+    def _reference(self, name: str, meaning: str) -> Array:
+        value = getattr(self, name)
+        if value is None:
+            msg = (
+                f"these events of process {self.metadata.process!r} do not carry {meaning}. "
+                "Expected a file that has them; write one with `python -m simulators`, or leave "
+                "out what asks for them."
+            )
+            raise MissingReference(msg)
+        return value
+
+
+def concatenate(samples: Sequence[EventSample]) -> EventSample:
+    """Return all events of several samples as one, in order.
+
+    Raises:
+        MetadataError: The samples are not of one process and one setting (see `merge`).
+        EventDataError: No samples, or only some of them carry theta, weight, score or components.
+    """
+    if not samples:
+        msg = "concatenate: expected at least one sample; got none."
+        raise EventDataError(msg)
+    if len(samples) == 1:
+        return samples[0]
+    metadata = merge([sample.metadata for sample in samples])
+    rows: dict[str, Array | None] = {}
+    for name in ("x", *_OPTIONAL):
+        values = [value for s in samples if (value := getattr(s, name)) is not None]
+        if values and len(values) < len(samples):
+            msg = (
+                f"only {len(values)} of {len(samples)} samples carry {name}; expected all or "
+                "none. Read the files with and those without it separately."
+            )
+            raise EventDataError(msg)
+        rows[name] = np.concatenate(values) if values else None
+    reports = [sample.report for sample in samples if sample.report is not None]
+    report = sum(reports[1:], reports[0]) if len(reports) == len(samples) else None
+    return EventSample(**rows, metadata=metadata, report=report)  # pyright: ignore[reportArgumentType]
