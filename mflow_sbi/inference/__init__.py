@@ -1,0 +1,43 @@
+"""Posteriors of the parameters given observed events: priors, likelihoods, MCMC, grids."""
+
+from mflow_sbi.inference.grid import Grid, GridPosterior, common_grid, grid_posterior
+from mflow_sbi.inference.likelihood import (
+    CachedLikelihood,
+    FlatLikelihood,
+    MorphingLikelihood,
+)
+from mflow_sbi.inference.mcmc import McmcSettings, sample_posterior
+from mflow_sbi.inference.priors import BoxPrior, NormalPrior, prior_from_dict
+from mflow_sbi.inference.result import (
+    Diagnostics,
+    InferenceData,
+    PosteriorSummary,
+    diagnostics_of,
+    draws_of,
+    load_posterior,
+    save_posterior,
+    summarise,
+)
+
+__all__ = [
+    "BoxPrior",
+    "CachedLikelihood",
+    "Diagnostics",
+    "FlatLikelihood",
+    "Grid",
+    "GridPosterior",
+    "InferenceData",
+    "McmcSettings",
+    "MorphingLikelihood",
+    "NormalPrior",
+    "PosteriorSummary",
+    "common_grid",
+    "diagnostics_of",
+    "draws_of",
+    "grid_posterior",
+    "load_posterior",
+    "prior_from_dict",
+    "sample_posterior",
+    "save_posterior",
+    "summarise",
+]

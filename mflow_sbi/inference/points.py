@@ -1,0 +1,49 @@
+"""Parameter points at a public door, and the unnormalised log posterior at them."""
+
+import numpy as np
+
+from mflow_sbi.errors import ShapeError
+from mflow_sbi.interfaces import Array, Likelihood, Prior
+
+__all__ = ["as_points", "common_names", "log_joint"]
+
+
+def as_points(theta: Array, parameter_dim: int) -> Array:
+    """Return theta as (M, p) float64.
+
+    Raises:
+        ShapeError: theta has another shape.
+    """
+    points = np.asarray(theta, dtype=np.float64)
+    if points.ndim != 2 or points.shape[1] != parameter_dim:
+        message = f"theta: expected shape (M, {parameter_dim}), got {points.shape}"
+        raise ShapeError(message)
+    return points
+
+
+def common_names(likelihood: Likelihood, prior: Prior) -> tuple[str, ...]:
+    """Return the parameter names on which likelihood and prior agree.
+
+    Raises:
+        ShapeError: they have other names or another order.
+    """
+    names = tuple(likelihood.parameter_names)
+    if names != tuple(prior.parameter_names):
+        message = (
+            f"expected likelihood and prior of the same parameters in one order, got "
+            f"{list(names)} and {list(prior.parameter_names)}"
+        )
+        raise ShapeError(message)
+    return names
+
+
+def log_joint(likelihood: Likelihood, prior: Prior, points: Array) -> Array:
+    """Return log L(theta) + log p(theta), (M, p) -> (M,), -inf where the prior vanishes.
+
+    The likelihood is asked only where the prior is positive.
+    """
+    log_density = prior.log_prob(points)
+    inside = log_density > -np.inf
+    if inside.any():
+        log_density[inside] += likelihood(points[inside])
+    return log_density
