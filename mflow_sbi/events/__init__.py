@@ -15,6 +15,7 @@ from mflow_sbi.events.observables import (
     closure_violations,
     compute,
 )
+from mflow_sbi.events.reading import read_events
 from mflow_sbi.events.sample import EventSample, SelectionReport, concatenate
 from mflow_sbi.events.standardize import Standardizer
 
@@ -34,4 +35,5 @@ __all__ = [
     "closure_violations",
     "compute",
     "concatenate",
+    "read_events",
 ]

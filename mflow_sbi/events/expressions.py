@@ -27,6 +27,8 @@ __all__ = ["Expression", "FourMomentum", "Namespace"]
 
 ATTRIBUTES = ("e", "px", "py", "pz", "pt", "eta", "phi", "m")
 
+_LONGEST = 500
+
 Kind: TypeAlias = Literal["number", "momentum", "truth"]
 _BINARY: dict[type[ast.operator], Callable] = {
     ast.Add: operator.add,
@@ -127,6 +129,8 @@ class Expression:
         self.text = text
         self.objects: dict[str, int] = {}
         self.columns: list[str] = []
+        if len(text) > _LONGEST:
+            self._refuse(f"it is longer than {_LONGEST} characters")
         try:
             self._tree = ast.parse(text.strip(), mode="eval").body
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -166,7 +170,7 @@ class Expression:
                 raise ExpressionError(msg)
         return self
 
-    def __call__(self, namespace: Namespace, cache: dict | None = None) -> Array:
+    def __call__(self, namespace: Namespace, cache: dict | None = None) -> Any:  # noqa: ANN401
         """Return the column of values, (N,); selections give booleans.
 
         Args:
@@ -208,10 +212,9 @@ class Expression:
                     self._refuse(f"a four-momentum has no attribute {attr!r}{hint}")
                 return "number"
             case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
-                if isinstance(op, ast.Add) and self._check(left) == "momentum":
-                    return self._expect(right, "momentum", "+")
-                self._expect(left, "number", "arithmetic")
-                return self._expect(right, "number", "arithmetic")
+                adds = isinstance(op, ast.Add)
+                kind = self._expect(left, ("number", "momentum") if adds else "number", "+ - * /")
+                return self._expect(right, kind, f"+ after a {kind}" if adds else "+ - * /")
             case ast.UnaryOp(op=ast.USub() | ast.UAdd(), operand=operand):
                 return self._expect(operand, "number", "a sign")
             case ast.UnaryOp(op=ast.Not(), operand=operand):
@@ -228,12 +231,13 @@ class Expression:
                 for value in values:
                     self._expect(value, "truth", "and/or")
                 return "truth"
-        self._refuse(f"{ast.unparse(node)!r} is not in the language")
+        return self._refuse(f"{ast.unparse(node)!r} is not in the language")
 
-    def _expect(self, node: ast.expr, kind: Kind, role: str) -> Kind:
+    def _expect(self, node: ast.expr, kinds: Kind | tuple[Kind, ...], role: str) -> Kind:
         found = self._check(node)
-        if found != kind:
-            self._refuse(f"{role} needs a {kind}, {ast.unparse(node)!r} is a {found}")
+        if found not in (kinds if isinstance(kinds, tuple) else (kinds,)):
+            expected = " or ".join(kinds) if isinstance(kinds, tuple) else kinds
+            self._refuse(f"{role} needs a {expected}, {ast.unparse(node)!r} is a {found}")
         return found
 
     # Evaluating: the tree has been checked.
@@ -275,7 +279,7 @@ class Expression:
                     for op, low, high in zip(ops, sides, sides[1:], strict=False)
                 ]
                 return np.logical_and.reduce(parts)
-        self._refuse(f"{ast.unparse(node)!r} is not in the language")
+        return self._refuse(f"{ast.unparse(node)!r} is not in the language")
 
     def _finite(self, node: ast.expr, value: ArrayLike) -> ArrayLike:
         n_bad = int(np.count_nonzero(~np.isfinite(value)))
