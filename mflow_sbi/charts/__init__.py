@@ -1,0 +1,15 @@
+"""Charts: maps between latents u in R^d and surfaces in R^n, with their exact volume."""
+
+from mflow_sbi.charts.base import Chart
+from mflow_sbi.charts.invertible import InvertibleChart, build_invertible_chart
+from mflow_sbi.charts.linear_head import LinearHead
+from mflow_sbi.charts.volume import decoder_jacobian, exact_log_volume
+
+__all__ = [
+    "Chart",
+    "InvertibleChart",
+    "LinearHead",
+    "build_invertible_chart",
+    "decoder_jacobian",
+    "exact_log_volume",
+]

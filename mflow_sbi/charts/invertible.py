@@ -1,0 +1,67 @@
+r"""The chart of the M-flow: an invertible map of which only the first d outputs are kept.
+
+    (u, v) = f(head(x)),   encode(x) = u,   decode(u) = head^-1(f^-1(u, 0))
+
+References:
+    Flows for simultaneous manifold learning and density estimation (Brehmer and Cranmer, 2020),
+    arXiv:2003.13913, section 2.C.
+"""
+
+import torch
+from torch import Tensor
+
+from mflow_sbi.charts.base import Chart
+from mflow_sbi.charts.linear_head import LinearHead
+from mflow_sbi.errors import ConfigurationError
+from mflow_sbi.flows import FlowOptions, build_transform, seeded
+from mflow_sbi.interfaces import Events, Latents
+from mflow_sbi.transforms import Composite
+
+__all__ = ["InvertibleChart", "build_invertible_chart"]
+
+
+class InvertibleChart(Chart):
+    """A surface {f^-1(u, 0)} inside the linear span of the data."""
+
+    def __init__(self, head: LinearHead, transform: Composite, latent_dim: int) -> None:
+        super().__init__()
+        self.ambient_dim = head.ambient_dim
+        self.latent_dim = latent_dim
+        self.head = head
+        self.transform = transform
+
+    def coordinates(self, x: Events) -> tuple[Latents, Tensor]:
+        """Return latents u (N, d) and off-manifold coordinates v (N, r - d)."""
+        reference = next(self.transform.parameters())
+        image, _ = self.transform(self.head(x).to(reference.dtype))
+        u, v = image.tensor_split([self.latent_dim], dim=-1)
+        return u, v
+
+    def encode(self, x: Events) -> Latents:
+        """Return the first d outputs of f, (N, n) -> (N, d)."""
+        return self.coordinates(x)[0]
+
+    def decode(self, u: Latents) -> Events:
+        """Return head^-1(f^-1(u, 0)), (N, d) -> (N, n)."""
+        v = u.new_zeros((*u.shape[:-1], self.head.rank - self.latent_dim))
+        z, _ = self.transform.inverse(torch.cat([u, v], dim=-1))
+        return self.head.inverse(z)
+
+
+def build_invertible_chart(
+    head: LinearHead, latent_dim: int, options: FlowOptions, seed: int
+) -> InvertibleChart:
+    """Return an invertible chart that starts at the d leading principal directions.
+
+    Raises:
+        ConfigurationError: latent_dim exceeds the linear rank of the data.
+    """
+    if not 0 < latent_dim <= head.rank:
+        message = (
+            f"latent_dim: expected 1 to {head.rank} (the linear rank of the data), "
+            f"got {latent_dim}"
+        )
+        raise ConfigurationError(message)
+    with seeded(seed):
+        transform = build_transform(head.rank, 0, options, keep_order=latent_dim)
+    return InvertibleChart(head, transform, latent_dim)

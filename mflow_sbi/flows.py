@@ -1,0 +1,154 @@
+r"""Flows assembled from transforms: log p(u|theta) = log N(T(u; theta); 0, 1) + log|det dT/du|.
+
+The only room that knows nflows' distributions; `context` is nflows' word for the parameters.
+
+References:
+    Normalizing flows for probabilistic modeling and inference (Papamakarios et al., 2019),
+    arXiv:1912.02762, eq. 6.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from nflows.distributions.normal import StandardNormal
+from torch import Tensor, nn
+
+from mflow_sbi.errors import ConfigurationError
+from mflow_sbi.interfaces import Latents, LogProbs, Parameters
+from mflow_sbi.transforms import (
+    AffineMap,
+    AffineWhitening,
+    Composite,
+    Coupling,
+    ElementwiseMap,
+    PermutedLULinear,
+    SplineMap,
+)
+
+__all__ = ["ConditionalFlow", "FlowOptions", "build_flow", "build_transform", "seeded"]
+
+
+@dataclass(frozen=True)
+class FlowOptions:
+    """Architecture of a flow: `layers` x (LU linear with permutation, coupling).
+
+    Args:
+        layers: number of coupling layers.
+        hidden: width of the conditioner network.
+        blocks: residual blocks of the conditioner network.
+        coupling: "spline" (rational-quadratic) or "affine".
+        bins: bins of each spline.
+        bound: splines act on [-bound, bound] (units of the whitened latents), tails are linear.
+    """
+
+    layers: int = 6
+    hidden: int = 64
+    blocks: int = 1
+    coupling: Literal["spline", "affine"] = "spline"
+    bins: int = 8
+    bound: float = 6.0
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "hidden", "bins"):
+            if getattr(self, name) < 1:
+                message = f"flow option {name}: expected at least 1, got {getattr(self, name)}"
+                raise ConfigurationError(message)
+        if self.coupling not in ("spline", "affine"):
+            message = f"flow option coupling: expected 'spline' or 'affine', got {self.coupling!r}"
+            raise ConfigurationError(message)
+
+    def elementwise(self) -> ElementwiseMap:
+        """Return the elementwise map of the coupling layers."""
+        if self.coupling == "affine":
+            return AffineMap()
+        return SplineMap(self.bins, self.bound, self.hidden)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Run a block of module construction with torch's CPU generator seeded, then restore it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def build_transform(
+    features: int, context_dim: int, options: FlowOptions, *, keep_order: int = 0
+) -> Composite:
+    """Return layers x (P L U linear, coupling) on `features` numbers.
+
+    Args:
+        features: number of numbers transformed.
+        context_dim: number of parameters that condition each coupling layer (0: none).
+        options: the architecture.
+        keep_order: with k > 0 the first layer leaves the order alone and lets the first k
+            features set the others, so that the map starts as a graph over those k.
+    """
+    layers = []
+    for index in range(options.layers):
+        first = index == 0 and 0 < keep_order < features
+        order = torch.arange(features) if first else torch.randperm(features)
+        layers.append(PermutedLULinear(order))
+        layers.append(
+            Coupling(
+                features,
+                keep_order if first else features // 2,
+                options.elementwise(),
+                context_dim=context_dim,
+                hidden=options.hidden,
+                blocks=options.blocks,
+            )
+        )
+    layers.append(PermutedLULinear(torch.arange(features)))
+    return Composite(layers)
+
+
+class ConditionalFlow(nn.Module):
+    """A normalised density p(u|theta) on R^d; without parameters when parameter_dim is 0.
+
+    Data are whitened by a fixed affine map before the learned layers (see `fit_whitening`).
+    """
+
+    def __init__(self, features: int, parameter_dim: int, transform: Composite) -> None:
+        super().__init__()
+        self.features = features
+        self.parameter_dim = parameter_dim
+        self.whitening = AffineWhitening(features)
+        self.transform = transform
+        self.base = StandardNormal([features])
+
+    def fit_whitening(self, u: Latents) -> None:
+        """Fit the whitening to training latents (N, d)."""
+        self.whitening.fit(u)
+
+    def _context(self, theta: Parameters | None) -> Tensor | None:
+        return theta if self.parameter_dim else None
+
+    def log_prob(self, u: Latents, theta: Parameters | None = None) -> LogProbs:
+        """Return log p(u|theta), rows paired, (N, d), (N, p) -> (N,)."""
+        white, log_det_white = self.whitening(u)
+        noise, log_det = self.transform(white, self._context(theta))
+        return self.base.log_prob(noise) + log_det + log_det_white
+
+    def decode_noise(self, noise: Tensor, theta: Parameters | None = None) -> Latents:
+        """Return T^-1(noise; theta), (N, d)."""
+        white, _ = self.transform.inverse(noise, self._context(theta))
+        return self.whitening.inverse(white)[0]
+
+    def sample(self, theta: Parameters, generator: torch.Generator) -> Latents:
+        """Return one draw of p(u|theta) per row of theta, (N, d)."""
+        reference = self.whitening.mean
+        noise = torch.randn((len(theta), self.features), generator=generator, dtype=torch.float64)
+        return self.decode_noise(noise.to(reference), theta.to(reference))
+
+
+def build_flow(
+    features: int, parameter_dim: int, options: FlowOptions, seed: int
+) -> ConditionalFlow:
+    """Return a flow on R^features conditioned on parameter_dim numbers, initialised from seed."""
+    with seeded(seed):
+        transform = build_transform(features, parameter_dim, options)
+        return ConditionalFlow(features, parameter_dim, transform)

@@ -1,0 +1,286 @@
+"""Recipes: named surrogates with their default schedules.  The only table of names.
+
+| recipe | surrogate | measure | default schedule |
+|---|---|---|---|
+| `mflow` | manifold-learning flow (arXiv:2003.13913) | manifold | manifold, then density |
+| `af` | ambient flow | ambient | maximum likelihood |
+"""
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mflow_sbi.charts import LinearHead, build_invertible_chart
+from mflow_sbi.errors import ConfigurationError, RunFolderError, TrainingError
+from mflow_sbi.events import EventSample, Standardizer
+from mflow_sbi.flows import FlowOptions, build_flow
+from mflow_sbi.surrogates import AmbientFlow, ManifoldFlow, TrainedSurrogate
+from mflow_sbi.surrogates.trained import SurrogateRecord, read_record
+from mflow_sbi.training import (
+    CoordinateNorm,
+    FitSettings,
+    HistoryRecord,
+    LatentNegativeLogProb,
+    Phase,
+    Reconstruction,
+    Schedule,
+    TrainingEvents,
+    fit,
+)
+
+__all__ = [
+    "RECIPES",
+    "AmbientOptions",
+    "ManifoldOptions",
+    "Recipe",
+    "TrainingResult",
+    "find_recipe",
+    "load_surrogate",
+    "train",
+]
+
+
+@dataclass(frozen=True)
+class ManifoldOptions:
+    """Architecture of the M-flow.
+
+    Args:
+        latent_dim: dimension of the surface.
+        chart: flow of the invertible chart.
+        density: flow of the latent density.
+    """
+
+    latent_dim: int = 14
+    chart: FlowOptions = field(default_factory=lambda: FlowOptions(layers=6, hidden=128))
+    density: FlowOptions = field(default_factory=lambda: FlowOptions(layers=8, hidden=64))
+
+
+@dataclass(frozen=True)
+class AmbientOptions:
+    """Architecture of the ambient flow."""
+
+    density: FlowOptions = field(default_factory=lambda: FlowOptions(layers=8, hidden=64))
+
+
+def _build_mflow(
+    head: LinearHead, parameter_dim: int, options: ManifoldOptions, seed: int
+) -> ManifoldFlow:
+    chart = build_invertible_chart(head, options.latent_dim, options.chart, seed)
+    density = build_flow(options.latent_dim, parameter_dim, options.density, seed + 1)
+    return ManifoldFlow(chart, density)
+
+
+def _build_ambient(
+    head: LinearHead, parameter_dim: int, options: AmbientOptions, seed: int
+) -> AmbientFlow:
+    return AmbientFlow(head, build_flow(head.rank, parameter_dim, options.density, seed + 1))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A named way to build a surrogate from the data's linear head, and how to train it."""
+
+    name: str
+    title: str
+    paper: str
+    measure: str
+    options: type
+    build: Callable[[LinearHead, int, Any, int], Any]
+    schedule: Schedule
+
+    def parse_options(self, values: Mapping[str, Any]) -> Any:  # noqa: ANN401
+        """Return the recipe's options from plain values.
+
+        Raises:
+            ConfigurationError: unknown option (with the nearest spelling) or impossible value.
+        """
+        return _parse(self.options, values, f"recipe {self.name!r}")
+
+
+def _parse(kind: type, values: Mapping[str, Any], where: str) -> Any:  # noqa: ANN401
+    known = {entry.name: entry for entry in fields(kind)}
+    for name in values:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            message = f"{where}: unknown option {name!r}, expected one of {sorted(known)}{hint}"
+            raise ConfigurationError(message)
+    parsed = {
+        name: _parse(FlowOptions, value, f"{where}, {name}")
+        if isinstance(value, Mapping)
+        else value
+        for name, value in values.items()
+    }
+    try:
+        return kind(**parsed)
+    except TypeError as error:
+        message = f"{where}: {error}"
+        raise ConfigurationError(message) from error
+
+
+_MANIFOLD_PHASE = Phase(
+    "manifold",
+    objectives=((Reconstruction(), 1.0), (CoordinateNorm(), 1e-3)),
+    trains=("chart",),
+)
+_DENSITY_PHASE = Phase(
+    "density", objectives=((LatentNegativeLogProb(), 1.0),), trains=("density",)
+)
+
+RECIPES: Mapping[str, Recipe] = MappingProxyType(
+    {
+        "mflow": Recipe(
+            name="mflow",
+            title="M-flow",
+            paper="arXiv:2003.13913",
+            measure=ManifoldFlow.measure,
+            options=ManifoldOptions,
+            build=_build_mflow,
+            schedule=Schedule((_MANIFOLD_PHASE, _DENSITY_PHASE)),
+        ),
+        "af": Recipe(
+            name="af",
+            title="ambient flow",
+            paper="arXiv:1912.02762",
+            measure=AmbientFlow.measure,
+            options=AmbientOptions,
+            build=_build_ambient,
+            schedule=Schedule((_DENSITY_PHASE,)),
+        ),
+    }
+)
+
+
+def find_recipe(name: str) -> Recipe:
+    """Return the recipe of that name.
+
+    Raises:
+        ConfigurationError: unknown name (with the nearest spelling).
+    """
+    if name not in RECIPES:
+        near = difflib.get_close_matches(name, RECIPES, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        message = f"unknown recipe {name!r}, expected one of {sorted(RECIPES)}{hint}"
+        raise ConfigurationError(message)
+    return RECIPES[name]
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """A trained surrogate and the history of its training."""
+
+    surrogate: TrainedSurrogate
+    history: list[HistoryRecord]
+
+
+def train(
+    events: EventSample,
+    recipe: str = "mflow",
+    *,
+    options: Mapping[str, Any] | None = None,
+    schedule: Schedule | None = None,
+    settings: FitSettings | None = None,
+    checkpoint_folder: Path | None = None,
+    on_epoch: Callable[[HistoryRecord], None] | None = None,
+) -> TrainingResult:
+    """Train a surrogate of p(x|theta) on simulated events.
+
+    Observables and parameters are standardised on these events, exactly linear constraints are
+    found and built in, then the recipe's schedule runs.  Same events, options and settings give
+    the same weights bit for bit on the same machine and number of threads.
+
+    Args:
+        events: simulated events with the parameters they were generated at.
+        recipe: name of the recipe, see `RECIPES`.
+        options: architecture options of the recipe, by name.
+        schedule: other than the recipe's default schedule.
+        settings: seed and held-out share.
+        checkpoint_folder: where to keep (and look for) an unfinished run.
+        on_epoch: called with each epoch's record.
+
+    Raises:
+        MissingReference: the events carry no theta.
+        ConfigurationError: unknown recipe or option.
+        TrainingError: weighted events, too few events, or a diverging objective.
+    """
+    chosen = find_recipe(recipe)
+    settings = settings or FitSettings()
+    theta = events.require_theta()
+    _require_unweighted(events)
+    parsed = chosen.parse_options(options or {})
+    x_scale = Standardizer.fit(events.x, names=events.observable_names)
+    theta_scale = Standardizer.fit(theta, names=events.parameter_names)
+    x = torch.from_numpy(x_scale.transform(events.x))
+    parameters = torch.from_numpy(theta_scale.transform(theta)).float()
+    head = LinearHead.fit(x)
+    surrogate = chosen.build(head, theta.shape[1], parsed, settings.seed)
+    history = fit(
+        surrogate,
+        TrainingEvents(x, parameters),
+        schedule or chosen.schedule,
+        settings,
+        checkpoint_folder=checkpoint_folder,
+        on_epoch=on_epoch,
+    )
+    record = SurrogateRecord(
+        recipe=recipe,
+        shape={
+            "ambient_dim": head.ambient_dim,
+            "rank": head.rank,
+            "parameter_dim": theta.shape[1],
+        },
+        options=asdict(parsed),
+        seed=settings.seed,
+        observables=x_scale,
+        parameters=theta_scale,
+        metadata=events.metadata.with_ranges_of(theta),
+        digests={"training_events": events.digest},
+    )
+    surrogate.eval()
+    return TrainingResult(TrainedSurrogate(surrogate, record), history)
+
+
+def _require_unweighted(events: EventSample) -> None:
+    weight = events.weight
+    if weight is not None and float(weight.max()) > (1.0 + 1e-6) * float(weight.min()):
+        message = (
+            f"training expects unweighted events, got weights from {weight.min():.3g} to "
+            f"{weight.max():.3g}; unweight the file first"
+        )
+        raise TrainingError(message)
+
+
+def load_surrogate(folder: str | Path) -> TrainedSurrogate:
+    """Return the trained surrogate saved in a folder (or in its `surrogate/` subfolder).
+
+    Raises:
+        RunFolderError: the folder is incomplete, altered or of another version.
+    """
+    folder = Path(folder)
+    if (folder / "surrogate").is_dir():
+        folder = folder / "surrogate"
+    record, tensors = read_record(folder)
+    recipe = find_recipe(record.recipe)
+    head = LinearHead(record.shape["ambient_dim"], record.shape["rank"])
+    options = recipe.parse_options(record.options)
+    surrogate = recipe.build(head, record.shape["parameter_dim"], options, record.seed)
+    _load_tensors(surrogate, tensors, folder)
+    surrogate.eval()
+    return TrainedSurrogate(surrogate, record)
+
+
+def _load_tensors(surrogate: nn.Module, tensors: dict[str, Tensor], folder: Path) -> None:
+    floats = {value.dtype for value in tensors.values() if value.dtype.is_floating_point}
+    if torch.float32 not in floats:
+        surrogate.double()
+    try:
+        surrogate.load_state_dict(tensors)
+    except RuntimeError as error:
+        message = f"{folder}: the weights do not fit the recipe ({error})"
+        raise RunFolderError(message) from error

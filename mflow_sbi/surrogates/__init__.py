@@ -1,0 +1,7 @@
+"""Surrogates: a chart times a latent density, and their trained form in physical units."""
+
+from mflow_sbi.surrogates.ambient import AmbientFlow
+from mflow_sbi.surrogates.manifold import ManifoldFlow
+from mflow_sbi.surrogates.trained import TrainedSurrogate
+
+__all__ = ["AmbientFlow", "ManifoldFlow", "TrainedSurrogate"]

@@ -1,0 +1,263 @@
+r"""A trained surrogate in physical units: GeV in, GeV out.
+
+Observables and parameters are standardised on the way in.  Densities are quoted with respect to
+the volume of the *standardised* observables: physical ones mix GeV with pseudorapidities, so
+that a volume in them would mean nothing.  Ratios in theta do not depend on this choice.
+"""
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from mflow_sbi import __version__
+from mflow_sbi.errors import RunFolderError, ShapeError
+from mflow_sbi.events import EventMetadata, Standardizer
+from mflow_sbi.interfaces import Array, Latents, LogProbs, ManifoldSurrogate, Surrogate
+
+__all__ = ["SurrogateRecord", "TrainedSurrogate", "read_record"]
+
+RECORD = "surrogate.json"
+WEIGHTS = "weights.safetensors"
+FORMAT = "mflow_sbi.surrogate"
+FORMAT_VERSION = 1
+CHUNK_ROWS = 8192
+
+
+@dataclass(frozen=True)
+class SurrogateRecord:
+    """All that is not a weight: how to rebuild the surrogate and where it came from.
+
+    Args:
+        recipe: name of the recipe.
+        shape: dimensions the recipe needs to rebuild the modules.
+        options: architecture options of the recipe.
+        seed: seed of initialisation, shuffles and split.
+        observables: standardizer of the n observables.
+        parameters: standardizer of the p parameters.
+        metadata: record of the training events.
+        digests: sha256 of the training events.
+    """
+
+    recipe: str
+    shape: Mapping[str, int]
+    options: Mapping[str, Any]
+    seed: int
+    observables: Standardizer
+    parameters: Standardizer
+    metadata: EventMetadata
+    digests: Mapping[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values, with versions."""
+        return {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "recipe": self.recipe,
+            "shape": dict(self.shape),
+            "options": dict(self.options),
+            "seed": self.seed,
+            "observables": self.observables.to_dict(),
+            "parameters": self.parameters.to_dict(),
+            "metadata": json.loads(self.metadata.to_json()),
+            "digests": dict(self.digests),
+            "versions": {
+                "mflow_sbi": __version__,
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+            },
+        }
+
+
+def _rows(value: ArrayLike, columns: int, what: str) -> Array:
+    array = np.asarray(value, dtype=np.float64)
+    if array.ndim == 1 and array.shape[0] == columns:
+        array = array[None]
+    if array.ndim != 2 or array.shape[1] != columns:
+        message = f"{what}: expected an array (N, {columns}), got shape {array.shape}"
+        raise ShapeError(message)
+    return array
+
+
+class TrainedSurrogate:
+    """A surrogate, its standardizers and its record; satisfies `EncodedLikelihood`.
+
+    Args:
+        surrogate: trained module on standardised observables and parameters.
+        record: how it was made.
+    """
+
+    def __init__(self, surrogate: Surrogate, record: SurrogateRecord) -> None:
+        self.surrogate = surrogate
+        self.record = record
+
+    @property
+    def parameter_names(self) -> Sequence[str]:
+        """Names of the p parameters."""
+        return self.record.metadata.parameter_names
+
+    @property
+    def parameter_ranges(self) -> Array:
+        """Lowest and highest value seen in training, (p, 2)."""
+        return self.record.metadata.parameter_ranges
+
+    @property
+    def is_manifold(self) -> bool:
+        """Whether events lie on a learned surface, so that projections exist."""
+        return isinstance(self.surrogate, ManifoldSurrogate)
+
+    def standardise(self, x: ArrayLike) -> Tensor:
+        """Return standardised observables of physical events, (N, n) float64."""
+        rows = _rows(x, self.surrogate.ambient_dim, "events")
+        return torch.from_numpy(self.record.observables.transform(rows))
+
+    def _physical(self, x: Tensor) -> Array:
+        return self.record.observables.inverse(x.double().numpy())
+
+    def _paired(self, n: int, theta: ArrayLike) -> Tensor:
+        rows = _rows(theta, self.surrogate.parameter_dim, "theta")
+        if len(rows) == 1:
+            rows = np.broadcast_to(rows, (n, rows.shape[1]))
+        if len(rows) != n:
+            message = f"theta: expected one row or one per event ({n}), got {len(rows)}"
+            raise ShapeError(message)
+        return torch.from_numpy(self.record.parameters.transform(rows))
+
+    @torch.no_grad()
+    def encode(self, x: ArrayLike) -> Latents:
+        """Return the latents of physical events, (N, n) -> (N, d)."""
+        return torch.cat(
+            [self.surrogate.encode(part) for part in self.standardise(x).split(CHUNK_ROWS)]
+        )
+
+    def latent_log_likelihood(self, u: Latents, theta: Tensor) -> LogProbs:
+        """Return log p(u|theta) up to a constant in theta; theta physical, rows paired, (N,)."""
+        mean = torch.as_tensor(self.record.parameters.mean)
+        std = torch.as_tensor(self.record.parameters.std)
+        standardised = (theta - mean) / std
+        return self.surrogate.latent_log_prob(u, standardised.to(u.dtype))
+
+    def _log(self, name: str, x: ArrayLike, theta: ArrayLike) -> Array:
+        events = self.standardise(x)
+        parameters = self._paired(len(events), theta)
+        function = getattr(self.surrogate, name)
+        pieces = [
+            function(part, at.to(self._dtype)).double()
+            for part, at in zip(
+                events.split(CHUNK_ROWS), parameters.split(CHUNK_ROWS), strict=True
+            )
+        ]
+        return torch.cat(pieces).numpy()
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        assert isinstance(self.surrogate, nn.Module)
+        return next(self.surrogate.parameters()).dtype
+
+    @torch.no_grad()
+    def log_prob(self, x: ArrayLike, theta: ArrayLike) -> Array:
+        """Return the exact log density in standardised units, (N,); see `surrogate.measure`."""
+        return self._log("log_prob", x, theta)
+
+    @torch.no_grad()
+    def log_likelihood(self, x: ArrayLike, theta: ArrayLike) -> Array:
+        """Return log p(x|theta) up to a constant in theta, (N,)."""
+        return self._log("log_likelihood", x, theta)
+
+    @torch.no_grad()
+    def sample(self, theta: ArrayLike, seed: int) -> Array:
+        """Return one event in physical units per row of theta, (N, p) -> (N, n)."""
+        rows = _rows(theta, self.surrogate.parameter_dim, "theta")
+        standardised = torch.from_numpy(self.record.parameters.transform(rows))
+        return self._physical(self.surrogate.sample(standardised, seed))
+
+    @torch.no_grad()
+    def project(self, x: ArrayLike) -> Array:
+        """Return the nearest decoded events, physical units, (N, n); ambient flows: x itself."""
+        events = self.standardise(x)
+        parts = [
+            self.surrogate.decode(self.surrogate.encode(part)) for part in events.split(CHUNK_ROWS)
+        ]
+        return self._physical(torch.cat(parts))
+
+    @torch.no_grad()
+    def reconstruction_error(self, x: ArrayLike) -> Array:
+        """Return |x - project(x)|_2 in standardised units, (N,)."""
+        events = self.standardise(x)
+        parts = [
+            torch.linalg.vector_norm(
+                part - self.surrogate.decode(self.surrogate.encode(part)), dim=-1
+            )
+            for part in events.split(CHUNK_ROWS)
+        ]
+        return torch.cat(parts).numpy()
+
+    def save(self, folder: Path) -> None:
+        """Write `surrogate.json` and `weights.safetensors`, each beside and then renamed."""
+        assert isinstance(self.surrogate, nn.Module)
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {k: v.detach().contiguous() for k, v in self.surrogate.state_dict().items()}
+        weights = folder / WEIGHTS
+        save_file(tensors, weights.with_suffix(".part"))
+        weights.with_suffix(".part").replace(weights)
+        record = self.record.to_dict()
+        record["weights_sha256"] = sha256(weights.read_bytes()).hexdigest()
+        target = folder / RECORD
+        target.with_suffix(".part").write_text(json.dumps(record, indent=1) + "\n")
+        target.with_suffix(".part").replace(target)
+
+
+def read_record(folder: Path) -> tuple[SurrogateRecord, dict[str, Tensor]]:
+    """Return the record and the weights of a surrogate folder, checked against their digest.
+
+    Raises:
+        RunFolderError: a file is missing, unreadable, of another version, or altered.
+    """
+    path = folder / RECORD
+    if not path.is_file() or not (folder / WEIGHTS).is_file():
+        message = f"{folder}: expected a surrogate folder with {RECORD} and {WEIGHTS}"
+        raise RunFolderError(message)
+    try:
+        raw = json.loads(path.read_text())
+        if (raw["format"], raw["format_version"]) != (FORMAT, FORMAT_VERSION):
+            message = (
+                f"{path}: expected {FORMAT} version {FORMAT_VERSION}, got "
+                f"{raw['format']} version {raw['format_version']}"
+            )
+            raise RunFolderError(message)
+        digest = sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+        if digest != raw["weights_sha256"]:
+            message = f"{folder / WEIGHTS}: does not match the digest in {RECORD}; train again"
+            raise RunFolderError(message)
+        record = SurrogateRecord(
+            recipe=raw["recipe"],
+            shape=raw["shape"],
+            options=raw["options"],
+            seed=raw["seed"],
+            observables=Standardizer.from_dict(raw["observables"]),
+            parameters=Standardizer.from_dict(raw["parameters"]),
+            metadata=EventMetadata.from_json(json.dumps(raw["metadata"])),
+            digests=raw["digests"],
+        )
+    except (KeyError, ValueError, TypeError) as error:
+        message = f"{path}: not a readable surrogate record ({error!r})"
+        raise RunFolderError(message) from error
+    return record, _load_weights(folder / WEIGHTS)
+
+
+def _load_weights(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        message = f"{path}: not a readable safetensors file ({error})"
+        raise RunFolderError(message) from error

@@ -1,0 +1,25 @@
+"""Training: schedules of phases of weighted objectives, run by one loop."""
+
+from mflow_sbi.training.fit import FitSettings, HistoryRecord, TrainingEvents, fit
+from mflow_sbi.training.objectives import (
+    CoordinateNorm,
+    LatentNegativeLogProb,
+    Objective,
+    Reconstruction,
+    TrainingBatch,
+)
+from mflow_sbi.training.schedules import Phase, Schedule
+
+__all__ = [
+    "CoordinateNorm",
+    "FitSettings",
+    "HistoryRecord",
+    "LatentNegativeLogProb",
+    "Objective",
+    "Phase",
+    "Reconstruction",
+    "Schedule",
+    "TrainingBatch",
+    "TrainingEvents",
+    "fit",
+]

@@ -1,0 +1,92 @@
+"""Schedules: ordered phases of weighted objectives on named parts, repeated for some cycles."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from mflow_sbi.errors import ConfigurationError
+from mflow_sbi.training.objectives import Objective
+
+__all__ = ["Phase", "Schedule"]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One optimisation stage.
+
+    Args:
+        name: shown in the history.
+        objectives: (objective, weight) pairs; their weighted sum is minimised.
+        trains: names of the surrogate's parts whose parameters move.
+        epochs: passes over the training events per cycle.
+        batch_size: events per step.
+        learning_rate: peak of the warm-up and cosine decay.
+        patience: epochs without improvement on held-out events before the phase stops.
+    """
+
+    name: str
+    objectives: tuple[tuple[Objective, float], ...]
+    trains: tuple[str, ...]
+    epochs: int = 25
+    batch_size: int = 1000
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-5
+    clip_norm: float = 10.0
+    patience: int = 10
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "patience"):
+            if getattr(self, name) < 1:
+                message = (
+                    f"phase {self.name!r}, {name}: expected at least 1, got {getattr(self, name)}"
+                )
+                raise ConfigurationError(message)
+        if not self.learning_rate > 0:
+            message = (
+                f"phase {self.name!r}, learning_rate: expected a positive number, "
+                f"got {self.learning_rate}"
+            )
+            raise ConfigurationError(message)
+        if not self.objectives or not self.trains:
+            message = f"phase {self.name!r}: expected at least one objective and one part to train"
+            raise ConfigurationError(message)
+
+    def with_epochs(self, epochs: int) -> "Phase":
+        """Return the same phase for another number of epochs."""
+        return replace(self, epochs=epochs)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Phases in order, repeated for a number of cycles (alternating training: cycles > 1)."""
+
+    phases: tuple[Phase, ...]
+    cycles: int = 1
+
+    def __post_init__(self) -> None:
+        names = [phase.name for phase in self.phases]
+        if not names or len(set(names)) != len(names) or self.cycles < 1:
+            message = (
+                "a schedule needs at least one phase, phases of different names and at least one "
+                f"cycle; got phases {names}, cycles {self.cycles}"
+            )
+            raise ConfigurationError(message)
+
+    @property
+    def phase_names(self) -> Sequence[str]:
+        """Names of the phases in order."""
+        return [phase.name for phase in self.phases]
+
+    def with_phases(self, **changes: dict[str, object]) -> "Schedule":
+        """Return the schedule with fields of named phases changed.
+
+        >>> from mflow_sbi.training import LatentNegativeLogProb, Phase, Schedule
+        >>> density = Phase("density", ((LatentNegativeLogProb(), 1.0),), ("density",))
+        >>> Schedule((density,)).with_phases(density={"epochs": 3}).phases[0].epochs
+        3
+        """
+        unknown = sorted(set(changes) - set(self.phase_names))
+        if unknown:
+            message = f"schedule: unknown phases {unknown}; this schedule has {self.phase_names}"
+            raise ConfigurationError(message)
+        phases = tuple(replace(phase, **changes.get(phase.name, {})) for phase in self.phases)
+        return replace(self, phases=phases)

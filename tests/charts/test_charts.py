@@ -1,0 +1,134 @@
+"""Charts: encode undoes decode, projection is idempotent, volume against autodiff."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.func import jacrev, vmap
+
+from mflow_sbi.charts import Chart, LinearHead, build_invertible_chart, exact_log_volume
+from mflow_sbi.errors import ChartError, ConfigurationError
+from mflow_sbi.flows import FlowOptions
+
+LATENT = 3
+
+
+def _surface(n: int, seed: int) -> Tensor:
+    """Return events on a curved 3-surface in R^9 with 2 exactly linear constraints."""
+    generator = torch.Generator().manual_seed(seed)
+    u = torch.randn(n, LATENT, generator=generator, dtype=torch.float64)
+    curved = torch.stack([u[:, 0].sin(), (u[:, 1] * u[:, 2]).tanh(), u[:, 2].square()], dim=-1)
+    pairs = torch.stack([u[:, 0] + u[:, 1], curved[:, 0] - u[:, 2]], dim=-1)
+    return torch.cat([u, curved, pairs, u[:, :1].exp()], dim=-1)
+
+
+def _perturbed(chart: Chart) -> Chart:
+    chart = chart.double()
+    generator = torch.Generator().manual_seed(9)
+    with torch.no_grad():
+        for parameter in chart.parameters():
+            noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+            parameter += 0.2 * noise
+    return chart
+
+
+def _invertible(coupling) -> Chart:
+    options = FlowOptions(layers=3, hidden=16, blocks=1, coupling=coupling, bins=5, bound=4.0)
+    head = LinearHead.fit(_surface(500, 0))
+    return _perturbed(build_invertible_chart(head, LATENT, options, seed=1))
+
+
+CHARTS: dict[str, Callable[[], Chart]] = {
+    "invertible-spline": lambda: _invertible("spline"),
+    "invertible-affine": lambda: _invertible("affine"),
+}
+
+
+@pytest.fixture(params=CHARTS.values(), ids=CHARTS)
+def chart(request: pytest.FixtureRequest) -> Chart:
+    return request.param()
+
+
+@pytest.fixture
+def latents() -> Tensor:
+    return torch.randn(200, LATENT, generator=torch.Generator().manual_seed(2)).double()
+
+
+def test_encode_undoes_decode(chart, latents):
+    torch.testing.assert_close(chart.encode(chart.decode(latents)), latents, atol=1e-10, rtol=0)
+
+
+def test_projection_is_idempotent(chart):
+    once = chart.project(_surface(200, 3))
+    torch.testing.assert_close(chart.project(once), once, atol=1e-9, rtol=1e-10)
+
+
+def test_log_volume_is_that_of_the_autodiff_jacobian(chart, latents):
+    jacobian = vmap(jacrev(lambda u: chart.decode(u[None])[0]))(latents)
+    expected = 0.5 * torch.linalg.slogdet(jacobian.mT @ jacobian).logabsdet
+    torch.testing.assert_close(chart.log_volume(latents), expected, atol=1e-8, rtol=0)
+
+
+def test_log_volume_has_gradients(chart, latents):
+    latents.requires_grad_()
+    (gradient,) = torch.autograd.grad(chart.log_volume(latents).sum(), latents)
+    step = torch.zeros_like(latents)
+    step[:, 0] = 1e-5
+    with torch.no_grad():
+        difference = (chart.log_volume(latents + step) - chart.log_volume(latents - step)) / 2e-5
+    close = (gradient[:, 0] - difference).abs() < 1e-4 * (1 + difference.abs())
+    assert close.float().mean() > 0.97  # all but steps across a knot
+
+
+def test_linear_constraints_hold_to_machine_precision_even_in_float32(latents):
+    chart = _invertible("spline").float()
+    x = chart.decode(latents.float())
+    assert x.dtype == torch.float64
+    assert (x[:, 6] - x[:, 0] - x[:, 1]).abs().max() < 1e-12
+    assert (x[:, 7] - x[:, 3] + x[:, 2]).abs().max() < 1e-12
+
+
+def test_head_finds_the_linear_constraints_and_inverts():
+    x = _surface(400, 5)
+    head = LinearHead.fit(x)
+    assert head.n_constraints == 2
+    torch.testing.assert_close(head.inverse(head(x)), x, atol=1e-12, rtol=0)
+    assert np.allclose(head(x).std(dim=0, correction=0), 1.0)
+    _, log_det = torch.linalg.slogdet(head.basis.T @ head.basis)
+    assert abs(float(log_det)) < 1e-12  # orthonormal: log_det() is all the volume there is
+
+
+def test_head_keeps_float64_when_the_network_does_not():
+    head = LinearHead.fit(_surface(400, 5))
+    before = head.basis.clone()
+    assert torch.equal(head.float().basis, before)
+
+
+def test_sees_through_the_rounding_of_float32_files():
+    x = _surface(400, 5).float().double()
+    assert LinearHead.fit(x).n_constraints == 2
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: LinearHead.fit(torch.randn(9, 9)), ChartError, "needs more than 9 events"),
+        (lambda: LinearHead.fit(torch.zeros(50, 3)), ChartError, "no spread"),
+        (
+            lambda: build_invertible_chart(LinearHead(9, 5), 6, FlowOptions(), 0),
+            ConfigurationError,
+            "expected 1 to 5",
+        ),
+        (
+            lambda: exact_log_volume(lambda u: u[:, :1].expand(-1, 3), torch.randn(4, 2)),
+            ChartError,
+            "at 4 of 4 points",
+        ),
+    ],
+    ids=["too few events", "no spread", "latent_dim", "rank-deficient"],
+)
+def test_refuses(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
