@@ -1,5 +1,6 @@
 """Reading event files: from ROOT branches to observables, with the truth that travels along."""
 
+from mflow_sbi.events.inspection import FileSummary, inspect_file
 from mflow_sbi.events.metadata import (
     EventMetadata,
     Morphing,
@@ -24,6 +25,7 @@ __all__ = [
     "WBF_OBSERVABLES",
     "EventMetadata",
     "EventSample",
+    "FileSummary",
     "Morphing",
     "Observable",
     "Parameter",
@@ -35,5 +37,6 @@ __all__ = [
     "closure_violations",
     "compute",
     "concatenate",
+    "inspect_file",
     "read_events",
 ]
