@@ -1,0 +1,181 @@
+"""The run configuration: one YAML file, validated strictly.
+
+    name: wbf_mflow
+    events: data/train.root              # a path, a glob, or a list of them
+    recipe: mflow                        # see mflow_sbi.recipes.RECIPES
+    options: {latent_dim: 14, density: {layers: 8, hidden: 64}}
+    phases: {manifold: {epochs: 15}, density: {epochs: 20, batch_size: 1000}}
+    seed: 1
+    prior: {kind: normal, mean: [0, 0], std: [1, 1]}
+    mcmc: {walkers: 32, steps: 700}
+
+An unknown key is an error that names the nearest spelling.
+"""
+
+import difflib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mflow_sbi.errors import ConfigurationError
+from mflow_sbi.inference import BoxPrior, McmcSettings, NormalPrior
+from mflow_sbi.recipes import find_recipe
+from mflow_sbi.training import FitSettings, Schedule
+
+__all__ = ["McmcConfig", "PhaseConfig", "PriorConfig", "RunConfig", "parse_config", "read_config"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PhaseConfig(_Strict):
+    """What may be changed of a phase of the recipe's schedule."""
+
+    epochs: int | None = Field(default=None, ge=1)
+    batch_size: int | None = Field(default=None, ge=1)
+    learning_rate: float | None = Field(default=None, gt=0)
+    weight_decay: float | None = Field(default=None, ge=0)
+    clip_norm: float | None = Field(default=None, gt=0)
+    patience: int | None = Field(default=None, ge=1)
+
+    def changes(self) -> dict[str, Any]:
+        """Return the fields that were given."""
+        return {k: v for k, v in self.model_dump().items() if v is not None}
+
+
+class PriorConfig(_Strict):
+    """A normal prior (mean, std) or a box (low, high), one number per parameter."""
+
+    kind: Literal["normal", "box"] = "normal"
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    low: tuple[float, ...] | None = None
+    high: tuple[float, ...] | None = None
+
+    def build(self, names: tuple[str, ...]) -> NormalPrior | BoxPrior:
+        """Return the prior on these parameters; normal without numbers is N(0, 1) for each.
+
+        Raises:
+            ConfigurationError: fields of the other kind, or missing ones.
+        """
+        wanted, other = (("mean", "std"), ("low", "high"))
+        if self.kind == "box":
+            wanted, other = other, wanted
+        given = [name for name in other if getattr(self, name) is not None]
+        if given:
+            message = f"prior of kind {self.kind!r}: takes {list(wanted)}, got {given}"
+            raise ConfigurationError(message)
+        first, second = (getattr(self, name) for name in wanted)
+        if self.kind == "normal":
+            zeros, ones = (0.0,) * len(names), (1.0,) * len(names)
+            return NormalPrior(names, first or zeros, second or ones)
+        if first is None or second is None:
+            message = "prior of kind 'box': expected low and high, one number per parameter"
+            raise ConfigurationError(message)
+        return BoxPrior(names, first, second)
+
+
+class McmcConfig(_Strict):
+    """Ensembles, walkers and steps of the sampler."""
+
+    ensembles: int = Field(default=4, ge=2)
+    walkers: int = Field(default=32, ge=8)
+    burn_in: int = Field(default=300, ge=0)
+    steps: int = Field(default=700, ge=4)
+
+    def build(self) -> McmcSettings:
+        """Return the settings for `sample_posterior`."""
+        return McmcSettings(self.ensembles, self.walkers, self.burn_in, self.steps)
+
+
+class RunConfig(_Strict):
+    """Everything that defines a run; see the module's example."""
+
+    name: str = Field(min_length=1, pattern=r"^[\w.-]+$")
+    events: str | tuple[str, ...]
+    observables: tuple[str, ...] | None = None
+    selection: str | None = None
+    max_events: int | None = Field(default=None, ge=1)
+    recipe: str = "mflow"
+    options: dict[str, Any] = Field(default_factory=dict)
+    phases: dict[str, PhaseConfig] = Field(default_factory=dict)
+    cycles: int = Field(default=1, ge=1)
+    seed: int = Field(default=1, ge=0)
+    validation_fraction: float = Field(default=0.1, gt=0, lt=1)
+    threads: int | None = Field(default=None, ge=1)
+    prior: PriorConfig = PriorConfig()
+    mcmc: McmcConfig = McmcConfig()
+
+    def schedule(self) -> Schedule:
+        """Return the recipe's schedule with this run's changes."""
+        schedule = find_recipe(self.recipe).schedule
+        changed = schedule.with_phases(**{k: v.changes() for k, v in self.phases.items()})
+        return Schedule(changed.phases, self.cycles)
+
+    def fit_settings(self) -> FitSettings:
+        """Return seed and held-out share."""
+        return FitSettings(self.seed, self.validation_fraction)
+
+    def event_paths(self) -> list[str]:
+        """Return the event files as a list."""
+        return [self.events] if isinstance(self.events, str) else list(self.events)
+
+    def to_json(self) -> str:
+        """Return the configuration as JSON, defaults included."""
+        return json.dumps(self.model_dump(mode="json"), indent=1)
+
+
+def parse_config(values: Mapping[str, Any], where: str = "configuration") -> RunConfig:
+    """Return the validated configuration; recipe, options and phases are resolved too.
+
+    >>> parse_config({"name": "toy", "events": "a.root", "recipi": "mflow"})
+    Traceback (most recent call last):
+    ...
+    mflow_sbi.errors.ConfigurationError: configuration: unknown key 'recipi'; did you mean 'recipe'?
+
+    Raises:
+        ConfigurationError: unknown key, unknown name, impossible value.
+    """
+    try:
+        config = RunConfig.model_validate(dict(values))
+    except ValidationError as error:
+        raise ConfigurationError(f"{where}: {_explain(error)}") from error
+    find_recipe(config.recipe).parse_options(config.options)
+    config.schedule()
+    return config
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    if first["type"] != "extra_forbidden":
+        return f"{place}: {first['msg']}, got {first['input']!r}"
+    models = {"phases": PhaseConfig, "prior": PriorConfig, "mcmc": McmcConfig}
+    model = models.get(str(first["loc"][0]), RunConfig) if len(first["loc"]) > 1 else RunConfig
+    near = difflib.get_close_matches(str(first["loc"][-1]), model.model_fields, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known keys: {sorted(model.model_fields)}"
+    return f"unknown key {place!r}; {hint}"
+
+
+def read_config(path: str | Path) -> RunConfig:
+    """Return the configuration in a YAML (or JSON) file; relative event paths are as written.
+
+    Raises:
+        ConfigurationError: no such file, not YAML, or not a valid configuration.
+    """
+    path = Path(path)
+    try:
+        values = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read ({error.strerror})") from error
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{path}: not YAML ({error})") from error
+    if not isinstance(values, Mapping):
+        message = f"{path}: expected a mapping of keys to values, got {type(values).__name__}"
+        raise ConfigurationError(message)
+    return parse_config(values, str(path))
