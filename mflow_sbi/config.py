@@ -133,10 +133,10 @@ class RunConfig(_Strict):
 def parse_config(values: Mapping[str, Any], where: str = "configuration") -> RunConfig:
     """Return the validated configuration; recipe, options and phases are resolved too.
 
-    >>> parse_config({"name": "toy", "events": "a.root", "recipi": "mflow"})
+    >>> parse_config({"name": "toy", "events": "a.root", "recipi": "mflow"})  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
-    mflow_sbi.errors.ConfigurationError: configuration: unknown key 'recipi'; did you mean 'recipe'?
+    mflow_sbi.errors.ConfigurationError: configuration: unknown key 'recipi'; ...'recipe'?
 
     Raises:
         ConfigurationError: unknown key, unknown name, impossible value.
@@ -144,7 +144,8 @@ def parse_config(values: Mapping[str, Any], where: str = "configuration") -> Run
     try:
         config = RunConfig.model_validate(dict(values))
     except ValidationError as error:
-        raise ConfigurationError(f"{where}: {_explain(error)}") from error
+        msg = f"{where}: {_explain(error)}"
+        raise ConfigurationError(msg) from error
     find_recipe(config.recipe).parse_options(config.options)
     config.schedule()
     return config
@@ -152,12 +153,13 @@ def parse_config(values: Mapping[str, Any], where: str = "configuration") -> Run
 
 def _explain(error: ValidationError) -> str:
     first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
+    path = [str(part) for part in first["loc"]]
+    place = ".".join(path)
     if first["type"] != "extra_forbidden":
         return f"{place}: {first['msg']}, got {first['input']!r}"
     models = {"phases": PhaseConfig, "prior": PriorConfig, "mcmc": McmcConfig}
-    model = models.get(str(first["loc"][0]), RunConfig) if len(first["loc"]) > 1 else RunConfig
-    near = difflib.get_close_matches(str(first["loc"][-1]), model.model_fields, n=1)
+    model = models.get(path[0], RunConfig) if len(path) > 1 else RunConfig
+    near = difflib.get_close_matches(path[-1], model.model_fields, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known keys: {sorted(model.model_fields)}"
     return f"unknown key {place!r}; {hint}"
 
@@ -172,9 +174,11 @@ def read_config(path: str | Path) -> RunConfig:
     try:
         values = yaml.safe_load(path.read_text())
     except OSError as error:
-        raise ConfigurationError(f"{path}: cannot be read ({error.strerror})") from error
+        msg = f"{path}: cannot be read ({error.strerror})"
+        raise ConfigurationError(msg) from error
     except yaml.YAMLError as error:
-        raise ConfigurationError(f"{path}: not YAML ({error})") from error
+        msg = f"{path}: not YAML ({error})"
+        raise ConfigurationError(msg) from error
     if not isinstance(values, Mapping):
         message = f"{path}: expected a mapping of keys to values, got {type(values).__name__}"
         raise ConfigurationError(message)

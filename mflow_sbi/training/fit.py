@@ -204,7 +204,7 @@ def _train_epoch(
         if not bool(torch.isfinite(loss)):
             message = (
                 f"phase {phase.name!r} diverged at step {state.steps_done}: the objective is "
-                f"{float(loss)}; lower learning_rate (now {phase.learning_rate:g}) or look for "
+                f"{loss.item()}; lower learning_rate (now {phase.learning_rate:g}) or look for "
                 "outliers in the events"
             )
             raise TrainingError(message)

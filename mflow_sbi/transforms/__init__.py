@@ -5,6 +5,7 @@ and log|det| of the map's Jacobian, (N, d) -> ((N, d), (N,)).
 """
 
 from mflow_sbi.transforms.affine import AffineWhitening, PermutedLULinear
+from mflow_sbi.transforms.base import Transform
 from mflow_sbi.transforms.composite import Composite
 from mflow_sbi.transforms.conditioners import ResidualConditioner
 from mflow_sbi.transforms.coupling import AffineMap, Coupling, ElementwiseMap, SplineMap
@@ -19,5 +20,6 @@ __all__ = [
     "PermutedLULinear",
     "ResidualConditioner",
     "SplineMap",
+    "Transform",
     "rational_quadratic_spline",
 ]

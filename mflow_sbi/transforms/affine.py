@@ -3,9 +3,10 @@
 import math
 
 import torch
-from nflows.transforms.base import Transform
 from torch import Tensor, nn
 from torch.nn import functional
+
+from mflow_sbi.transforms.base import Transform
 
 __all__ = ["AffineWhitening", "PermutedLULinear"]
 
@@ -15,6 +16,9 @@ class PermutedLULinear(Transform):
 
     The permutation is folded into the matrix; log|det| = sum log diag U.  Starts at y = P x.
     """
+
+    permutation: Tensor
+    inverse_permutation: Tensor
 
     def __init__(self, permutation: Tensor) -> None:
         super().__init__()
@@ -58,6 +62,10 @@ class AffineWhitening(Transform):
     W is the inverse Cholesky factor of the sample covariance; log|det| = sum log diag W.
     Identity until `fit` is called.
     """
+
+    mean: Tensor
+    lower: Tensor
+    inverse_lower: Tensor
 
     def __init__(self, features: int) -> None:
         super().__init__()

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from nflows.transforms.base import Transform
 from torch import Tensor, nn
+
+from mflow_sbi.transforms.base import Transform
 
 __all__ = ["Composite"]
 
@@ -26,7 +27,8 @@ class Composite(Transform):
     def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the preimage under all transforms, last first, and the summed log|det|."""
         log_det = inputs.new_zeros(inputs.shape[:-1])
-        for transform in reversed(self.transforms):
-            inputs, step = transform.inverse(inputs, context)  # type: ignore[operator]
+        for transform in reversed(list(self.transforms)):
+            assert isinstance(transform, Transform)
+            inputs, step = transform.inverse(inputs, context)
             log_det = log_det + step
         return inputs, log_det

@@ -4,9 +4,9 @@ import math
 from typing import Protocol
 
 import torch
-from nflows.transforms.base import Transform
 from torch import Tensor
 
+from mflow_sbi.transforms.base import Transform
 from mflow_sbi.transforms.conditioners import ResidualConditioner
 from mflow_sbi.transforms.splines import (
     IDENTITY_DERIVATIVE,

@@ -46,7 +46,7 @@ CHARTS: dict[str, Callable[[], Chart]] = {
 }
 
 
-@pytest.fixture(params=CHARTS.values(), ids=CHARTS)
+@pytest.fixture(params=CHARTS.values(), ids=list(CHARTS))
 def chart(request: pytest.FixtureRequest) -> Chart:
     return request.param()
 
