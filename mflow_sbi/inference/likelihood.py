@@ -14,8 +14,7 @@ import torch
 from mflow_sbi.errors import EventDataError, LikelihoodError, ShapeError
 from mflow_sbi.inference.points import as_points
 from mflow_sbi.interfaces import Array, EncodedLikelihood
-from mflow_sbi.morphing import MorphingBasis
-from mflow_sbi.morphing import log_likelihood as morphing_log_likelihood
+from mflow_sbi.morphing import MorphingBasis, log_likelihood_of_set
 
 __all__ = [
     "CachedLikelihood",
@@ -171,12 +170,11 @@ class MorphingLikelihood:
         basis: exponents of the monomials w_k(theta).
         components: density coefficients of each event, (N, K), any common unit.
         cross_section: fiducial cross section coefficients, (K,), pb.
-        chunk_rows: points x events per block; bounds the memory.
 
     Raises:
         ShapeError: components or cross_section do not match the basis.
         EventDataError: no events, or non-finite numbers.
-        LikelihoodError: the likelihood is NaN or +inf at some theta.
+        ParameterRangeError: the cross section is not positive at some theta.
     """
 
     def __init__(
@@ -185,13 +183,18 @@ class MorphingLikelihood:
         basis: MorphingBasis,
         components: Array,
         cross_section: Array,
-        chunk_rows: int = 2_000_000,
     ) -> None:
         self._names = tuple(parameter_names)
         self._basis = basis
         self._components = np.asarray(components, dtype=np.float64)
         self._cross_section = np.asarray(cross_section, dtype=np.float64)
-        n_terms = len(basis.exponents)
+        n_terms = basis.n_components
+        if len(self._names) != basis.parameter_dim:
+            message = (
+                f"parameter_names: expected {basis.parameter_dim} for this basis, "
+                f"got {list(self._names)}"
+            )
+            raise ShapeError(message)
         if self._components.ndim != 2 or self._components.shape[1] != n_terms:
             message = f"components: expected shape (N, {n_terms}), got {self._components.shape}"
             raise ShapeError(message)
@@ -201,7 +204,6 @@ class MorphingLikelihood:
             )
             raise ShapeError(message)
         _check_events("components", self._components)
-        self._step = max(1, chunk_rows // len(self._components))
 
     @property
     def parameter_names(self) -> Sequence[str]:
@@ -221,12 +223,7 @@ class MorphingLikelihood:
     def __call__(self, theta: Array) -> Array:
         """Return log L, (M, p) -> (M,)."""
         points = as_points(theta, len(self._names))
-        total = np.empty(len(points))
-        for start in range(0, len(points), self._step):
-            block = slice(start, start + self._step)
-            total[block] = morphing_log_likelihood(
-                self._basis, self._components, self._cross_section, points[block]
-            ).sum(axis=1)
+        total = log_likelihood_of_set(self._basis, self._components, self._cross_section, points)
         return _checked(total, points, self._names)
 
 

@@ -3,7 +3,9 @@ r"""Draws from p(theta|x) by affine-invariant ensembles (emcee), started from th
 Several ensembles are run, independent of one another; each steps half of its walkers with one call
 of the likelihood.  Two kinds of proposal alternate: stretch moves (Goodman and Weare, 2010) and
 differential evolution along differences of two other walkers (ter Braak, 2006; Nelson et al.,
-2014), now and then by the whole difference, which carries walkers from one mode to another.
+2014), now and then by the whole difference, which carries walkers from one mode to another.  The
+snooker move of emcee 3.1.6 is not used: it does not leave the target invariant (a unit normal
+comes out with variance 0.91).
 
 Walkers of one ensemble help one another and are not independent chains.  So R-hat compares
 ensembles, never walkers: all walkers of an ensemble, in order of steps, are one chain.  The
@@ -174,12 +176,12 @@ def _run_ensemble(
 ) -> tuple[Array, Array, float]:
     """Return draws (steps, walkers, p), their log posterior and the share of accepted moves."""
     rng = np.random.default_rng(seeds)
-    start = _starting_points(log_posterior, prior, settings.walkers, rng)
+    start, lp = _starting_points(log_posterior, prior, settings.walkers, rng)
     generator = np.random.RandomState(seeds.generate_state(4))  # noqa: NPY002 (emcee's own kind)
     sampler = emcee.EnsembleSampler(
         settings.walkers, start.shape[1], log_posterior, moves=_moves(), vectorize=True
     )
-    state = emcee.State(start, random_state=generator.get_state())
+    state = emcee.State(start, log_prob=lp, random_state=generator.get_state())
     burn_in = sampler.sample(state, iterations=settings.burn_in, store=False)
     for step, state in enumerate(burn_in, start=1):  # noqa: B007 (the last state goes on)
         advance(step)
@@ -195,14 +197,16 @@ def _starting_points(
     prior: RecordedPrior,
     walkers: int,
     rng: np.random.Generator,
-) -> Array:
-    """Return prior draws with a finite posterior, (walkers, p); the others are drawn again."""
+) -> tuple[Array, Array]:
+    """Return prior draws (walkers, p) and their finite log posterior; others are drawn again."""
     points = prior.sample(walkers, rng)
+    lp = log_posterior(points)
     for _ in range(_STARTING_ROUNDS):
-        vanishing = ~np.isfinite(log_posterior(points))
+        vanishing = ~np.isfinite(lp)
         if not vanishing.any():
-            return points
+            return points, lp
         points[vanishing] = prior.sample(int(vanishing.sum()), rng)
+        lp[vanishing] = log_posterior(points[vanishing])
     message = (
         f"no finite starting points for {walkers} walkers in {_STARTING_ROUNDS} draws each from "
         "the prior; the likelihood vanishes where the prior lives: check units, the selection of "

@@ -24,6 +24,7 @@ with warnings.catch_warnings():
     # arviz 0.2x announces version 1 with a FutureWarning on import; the dependency is capped.
     warnings.filterwarnings("ignore", message=r"\s*ArviZ is undergoing", category=FutureWarning)
     import arviz as az
+    from arviz.rcparams import rc_context
 
 __all__ = [
     "Diagnostics",
@@ -191,7 +192,7 @@ def load_posterior(path: Path | str) -> InferenceData:
         message = f"{source}: expected a posterior (NetCDF), found no such file"
         raise EventFileError(message)
     try:
-        with az.rc_context({"data.load": "eager"}):
+        with rc_context({"data.load": "eager"}):
             posterior = az.from_netcdf(str(source), engine="h5netcdf")
     except (OSError, ValueError) as error:
         message = f"{source}: expected a posterior (NetCDF), cannot read it: {error}"

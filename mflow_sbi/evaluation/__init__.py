@@ -1,0 +1,29 @@
+"""How good posteriors and generated events are, in numbers comparable across recipes."""
+
+from mflow_sbi.evaluation.compare import (
+    Comparison,
+    ComparisonRow,
+    ComparisonTable,
+    SurfaceMetrics,
+    compare_posteriors,
+)
+from mflow_sbi.evaluation.metrics import (
+    MarginalDistance,
+    PosteriorMetrics,
+    marginal_distances,
+    posterior_metrics,
+    reconstruction_error,
+)
+
+__all__ = [
+    "Comparison",
+    "ComparisonRow",
+    "ComparisonTable",
+    "MarginalDistance",
+    "PosteriorMetrics",
+    "SurfaceMetrics",
+    "compare_posteriors",
+    "marginal_distances",
+    "posterior_metrics",
+    "reconstruction_error",
+]
