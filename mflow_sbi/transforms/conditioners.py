@@ -29,7 +29,9 @@ class _GatedBlock(nn.Module):
 
 
 class ResidualConditioner(nn.Module):
-    """Residual network (N, in_features) and context (N, context_dim) -> (N, out_features).
+    """Residual network (N, in_features) and context (N, context_dim) -> (out_features, N).
+
+    The output is transposed, so that what follows runs over contiguous events.
 
     The last layer starts at zero, so that a coupling layer starts at the map its biases name.
     The gate is written out instead of `F.glu`, which breaks `vmap` over tangents.
@@ -46,8 +48,9 @@ class ResidualConditioner(nn.Module):
         nn.init.zeros_(self.last.bias)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Return the parameters for identity features x, (N, out_features)."""
+        """Return the parameters for identity features x, (out_features, N)."""
         h = self.first(x if context is None else torch.cat([x, context], dim=-1))
         for block in self.blocks:
             h = block(h, context)
-        return self.last(functional.silu(h))
+        last = self.last
+        return torch.addmm(last.bias[:, None], last.weight, functional.silu(h).T)

@@ -32,7 +32,7 @@ class ElementwiseMap(Protocol):
         ...
 
     def forward(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        """Return y and log dy/dx; x (..., f), parameters (..., f, n_parameters)."""
+        """Return y and log dy/dx; x (f, N), parameters (n_parameters, f, N)."""
         ...
 
     def inverse(self, y: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
@@ -61,7 +61,7 @@ class SplineMap:
 
     def _knots(self, parameters: Tensor) -> Knots:
         widths, heights, derivatives = torch.split(
-            parameters, [self.bins, self.bins, self.bins - 1], dim=-1
+            parameters, [self.bins, self.bins, self.bins - 1], dim=0
         )
         return build_knots(widths * self.scale, heights * self.scale, derivatives, self.bound)
 
@@ -88,13 +88,13 @@ class AffineMap:
 
     def forward(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         """Return exp(s) x + t and s."""
-        log_scale = 2.0 * torch.tanh(0.5 * parameters[..., 0])
-        return torch.exp(log_scale) * x + parameters[..., 1], log_scale
+        log_scale = 2.0 * torch.tanh(0.5 * parameters[0])
+        return torch.exp(log_scale) * x + parameters[1], log_scale
 
     def inverse(self, y: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         """Return exp(-s) (y - t) and -s."""
-        log_scale = 2.0 * torch.tanh(0.5 * parameters[..., 0])
-        return torch.exp(-log_scale) * (y - parameters[..., 1]), -log_scale
+        log_scale = 2.0 * torch.tanh(0.5 * parameters[0])
+        return torch.exp(-log_scale) * (y - parameters[1]), -log_scale
 
 
 class Coupling(Transform):
@@ -125,23 +125,24 @@ class Coupling(Transform):
             blocks=blocks,
         )
         with torch.no_grad():
-            bias = elementwise.identity_bias().repeat(self.n_transformed)
+            bias = elementwise.identity_bias().repeat_interleave(self.n_transformed)
             self.conditioner.last.bias.copy_(bias)
 
     def _map_parameters(self, identity: Tensor, context: Tensor | None) -> Tensor:
+        """Return the parameters of the elementwise map, (n_parameters, f, N)."""
         flat = self.conditioner(identity, context)
-        return flat.unflatten(-1, (self.n_transformed, self.elementwise.n_parameters))
+        return flat.unflatten(0, (self.elementwise.n_parameters, self.n_transformed))
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the image and log|det|, (N, d) -> ((N, d), (N,))."""
         identity, rest = inputs.tensor_split([self.n_identity], dim=-1)
-        image, log_slope = self.elementwise.forward(rest, self._map_parameters(identity, context))
-        return torch.cat([identity, image], dim=-1), log_slope.sum(dim=-1)
+        parameters = self._map_parameters(identity, context)
+        image, log_slope = self.elementwise.forward(rest.T, parameters)
+        return torch.cat([identity, image.T], dim=-1), log_slope.sum(dim=0)
 
     def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the preimage and log|det|, (N, d) -> ((N, d), (N,))."""
         identity, rest = inputs.tensor_split([self.n_identity], dim=-1)
-        preimage, log_slope = self.elementwise.inverse(
-            rest, self._map_parameters(identity, context)
-        )
-        return torch.cat([identity, preimage], dim=-1), log_slope.sum(dim=-1)
+        parameters = self._map_parameters(identity, context)
+        preimage, log_slope = self.elementwise.inverse(rest.T, parameters)
+        return torch.cat([identity, preimage.T], dim=-1), log_slope.sum(dim=0)

@@ -7,7 +7,8 @@ On bin k with left knot (x_k, y_k), width w, height h, slope s = h/w and knot de
 
 Outside [-B, B] the map is the identity.  Inputs are clamped into the box before the bin search
 and the tails chosen by `torch.where`, so that no shape depends on data: `vmap`, `jvp` and
-`torch.compile` go through.  Parameterisation as in nflows (widths, heights by softmax with a
+`torch.compile` go through.  Bins run along the first axis, so that every operation runs over
+contiguous events.  Parameterisation as in nflows (widths, heights by softmax with a
 floor; interior derivatives by softplus with a floor; unit derivatives at the edges).
 
 References:
@@ -31,7 +32,7 @@ IDENTITY_DERIVATIVE = math.log(math.expm1(1.0 - MIN_DERIVATIVE))
 
 
 class Knots(NamedTuple):
-    """Knot positions (..., K+1), values (..., K+1) and derivatives (..., K+1)."""
+    """Knot positions (K+1, ...), values (K+1, ...) and derivatives (K+1, ...)."""
 
     x: Tensor
     y: Tensor
@@ -39,33 +40,32 @@ class Knots(NamedTuple):
 
 
 def _cumulative(unnormalised: Tensor, floor: float, bound: float) -> Tensor:
-    n_bins = unnormalised.shape[-1]
-    shares = floor + (1.0 - floor * n_bins) * torch.softmax(unnormalised, dim=-1)
-    inner = bound * (2.0 * torch.cumsum(shares, dim=-1)[..., :-1] - 1.0)
-    edge = torch.full_like(unnormalised[..., :1], bound)
-    return torch.cat([-edge, inner, edge], dim=-1)
+    n_bins = unnormalised.shape[0]
+    shares = floor + (1.0 - floor * n_bins) * torch.softmax(unnormalised, dim=0)
+    inner = bound * (2.0 * torch.cumsum(shares[:-1], dim=0) - 1.0)
+    edge = torch.full_like(unnormalised[:1], bound)
+    return torch.cat([-edge, inner, edge], dim=0)
 
 
 def build_knots(widths: Tensor, heights: Tensor, derivatives: Tensor, bound: float) -> Knots:
-    """Return the knots of raw widths (..., K), heights (..., K) and derivatives (..., K-1)."""
+    """Return the knots of raw widths (K, ...), heights (K, ...) and derivatives (K-1, ...)."""
     inner = MIN_DERIVATIVE + functional.softplus(derivatives)
-    one = torch.ones_like(widths[..., :1])
+    one = torch.ones_like(widths[:1])
     return Knots(
         _cumulative(widths, MIN_BIN_WIDTH, bound),
         _cumulative(heights, MIN_BIN_HEIGHT, bound),
-        torch.cat([one, inner, one], dim=-1),
+        torch.cat([one, inner, one], dim=0),
     )
 
 
 def _bin_edges(knots: Knots, locations: Tensor, value: Tensor) -> tuple[Tensor, ...]:
     """Return (x_k, w, y_k, h, d, d') of the bin in which `value` lies among `locations`."""
-    index = (value.unsqueeze(-1) >= locations[..., 1:-1]).sum(dim=-1, keepdim=True)
-    both = torch.cat([index, index + 1], dim=-1)
-    x = torch.gather(knots.x, -1, both)
-    y = torch.gather(knots.y, -1, both)
-    d = torch.gather(knots.derivative, -1, both)
-    x_left, y_left = x[..., 0], y[..., 0]
-    return x_left, x[..., 1] - x_left, y_left, y[..., 1] - y_left, d[..., 0], d[..., 1]
+    index = (value >= locations[1:-1]).sum(dim=0, keepdim=True)
+    both = torch.cat([index, index + 1], dim=0)
+    x_left, x_right = torch.gather(knots.x, 0, both)
+    y_left, y_right = torch.gather(knots.y, 0, both)
+    d, d_next = torch.gather(knots.derivative, 0, both)
+    return x_left, x_right - x_left, y_left, y_right - y_left, d, d_next
 
 
 def _log_slope(slope: Tensor, d: Tensor, d_next: Tensor, xi: Tensor) -> Tensor:
