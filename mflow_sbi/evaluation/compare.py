@@ -9,7 +9,7 @@ import io
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -34,6 +34,7 @@ PRIOR = "prior"
 _NOTHING = "-"
 _UNITS = 100  # of progress, per likelihood and stage
 
+Cell: TypeAlias = float | str | bool | None
 Progress = Callable[[int, int], None]
 
 
@@ -58,10 +59,10 @@ class ComparisonRow:
     posterior: PosteriorMetrics
     surface: SurfaceMetrics = field(default_factory=SurfaceMetrics)
 
-    def numbers(self, parameter_names: tuple[str, ...]) -> dict[str, float | str | bool | None]:
+    def numbers(self, parameter_names: tuple[str, ...]) -> dict[str, Cell]:
         """Return column -> value, not rounded."""
         metrics = self.posterior
-        record: dict[str, float | str | bool | None] = {
+        record: dict[str, Cell] = {
             "posterior": self.label,
             "log_prob_at_truth": metrics.log_prob_at_truth,
             "total_variation": metrics.total_variation,
@@ -253,6 +254,9 @@ def _check(
     surfaces: Mapping[str, SurfaceMetrics],
 ) -> int:
     """Return the common number of observed events, or say what does not fit."""
+    if not contenders:
+        message = "comparison: expected at least one likelihood, got none"
+        raise ConfigurationError(message)
     reserved = {EXACT, PRIOR} & set(likelihoods)
     if reserved:
         message = f"comparison: expected labels other than {sorted(reserved)}, which are reserved"
@@ -274,5 +278,5 @@ def _text(value: float | None, spec: str) -> str:
     return _NOTHING if value is None else format(value, spec)
 
 
-def _finite(value: float | str | bool | None) -> float | str | bool | None:
+def _finite(value: Cell) -> Cell:
     return None if isinstance(value, float) and not np.isfinite(value) else value

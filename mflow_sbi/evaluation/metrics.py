@@ -139,15 +139,15 @@ def marginal_distances(
     Example:
         >>> x = np.linspace(0, 1, 1000)[:, None]
         >>> (distance,) = marginal_distances(x, x + 0.1, ["pt_j1"])
-        >>> round(distance.kolmogorov_smirnov, 2), round(distance.wasserstein * x.std(), 2)
-        (0.1, 0.1)
+        >>> round(distance.kolmogorov_smirnov, 2), round(distance.wasserstein, 2)
+        (0.1, 0.35)
     """
     simulated = _as_events("x_simulated", x_simulated)
     generated = _as_events("x_generated", x_generated)
     if not simulated.shape[1] == generated.shape[1] == len(names):
         message = (
-            f"expected as many columns as names ({len(names)}), got {simulated.shape[1]} simulated "
-            f"and {generated.shape[1]} generated"
+            f"expected as many columns as names ({len(names)}), got {simulated.shape[1]} "
+            f"simulated and {generated.shape[1]} generated"
         )
         raise ShapeError(message)
     n, m = len(simulated), len(generated)
