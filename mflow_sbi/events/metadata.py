@@ -201,9 +201,10 @@ class EventMetadata:
 
     def to_json(self) -> str:
         """Return the record as one line of JSON."""
-        return json.dumps(
-            {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}, allow_nan=False
-        )
+        record = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
+        if sampling := record["theta_sampling"]:
+            record["theta_sampling"] = {k: v for k, v in sampling.items() if v is not None}
+        return json.dumps(record, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> "EventMetadata":

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -78,15 +79,16 @@ class Standardizer:
                 f"got {x.shape} and {None if w is None else w.shape}."
             )
             raise ShapeError(msg)
-        labels = np.array(
-            names if names is not None else [f"column {k}" for k in range(x.shape[1])]
-        )
+        labels = list(names if names is not None else (f"column {k}" for k in range(x.shape[1])))
+        if len(labels) != x.shape[1]:
+            msg = f"Standardizer.fit: expected {x.shape[1]} names; got {len(labels)}."
+            raise ShapeError(msg)
         if len(x) < 2:
             msg = f"Standardizer.fit: expected at least 2 events; got {counted(len(x), 'event')}."
             raise EventDataError(msg)
-        bad = ~np.isfinite(x).all(axis=0)
+        bad = np.logical_not(np.isfinite(x).all(axis=0))
         if bad.any() or (w is not None and not (np.isfinite(w).all() and (w > 0).all())):
-            what = listed(labels[bad]) if bad.any() else "the weights (expected positive)"
+            what = listed(compress(labels, bad)) if bad.any() else "the weights (expected positive)"
             msg = f"Standardizer.fit: values that are not finite in {what}."
             raise EventDataError(msg)
         mean = np.average(x, axis=0, weights=w)
@@ -94,7 +96,7 @@ class Standardizer:
         flat = std <= _SMALLEST_RELATIVE_SPREAD * np.abs(x).max(axis=0)
         if flat.any():
             msg = (
-                f"Standardizer.fit: {listed(labels[flat])} does not vary over "
+                f"Standardizer.fit: {listed(compress(labels, flat))} does not vary over "
                 f"{counted(len(x), 'event')}; expected observables that do. Leave it out of the "
                 "observables."
             )

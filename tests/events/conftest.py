@@ -63,7 +63,7 @@ def make_record(n, **changes):
         "sum_of_weights_before_selection": 3.0 * n,
         "morphing": {
             "branch": "Weight.Weight",
-            "exponents": EXPONENTS,
+            "exponents": [list(row) for row in EXPONENTS],
             "cross_section": [1.0, -0.5, 0.0, 2.0, 0.0, 2.0],
             "cross_section_error": [0.01] * 6,
             "likelihood": "exact",
@@ -79,8 +79,9 @@ def write_file(path, branches, record=None, tree="Delphes"):
     columns = {}
     for name, values in branches.items():
         prefix, _, field = name.partition(".")
-        if not (isinstance(values, ak.Array) and values.ndim == 2):
-            columns[name] = np.asarray(values)
+        is_list = isinstance(values, ak.Array) and values.ndim == 2
+        if not (is_list and field):
+            columns[name] = values if is_list else np.asarray(values)
             continue
         group = columns.setdefault(prefix, {})
         same = not group or bool(ak.all(ak.num(next(iter(group.values()))) == ak.num(values)))

@@ -98,7 +98,7 @@ def test_closure_terms_are_the_published_ones():
     assert len(CLOSURE_TERMS) == 26
     assert len({term.name for term in CLOSURE_TERMS}) == 26
     # the published weights are 1 / std of what they weigh, up to the std of sums and masses
-    by_name = dict(zip(PUBLISHED_ORDER, PUBLISHED_STD, strict=True))
+    by_name: dict[str, float] = dict(zip(PUBLISHED_ORDER, PUBLISHED_STD.tolist(), strict=True))
     for term in CLOSURE_TERMS[:12]:
         observable = term.name.split()[0]
         spread = by_name[observable]
