@@ -165,10 +165,23 @@ class GridPosterior:
 
     def density_level(self, level: float) -> float:
         """Return the log density above which the highest-density region holds `level`."""
-        order = np.argsort(self.log_density)[::-1]
-        cumulative = np.cumsum(self.mass[order])
-        last = min(int(np.searchsorted(cumulative, level)), len(order) - 1)
-        return float(self.log_density[order[last]])
+        return _threshold(self.log_density, self.mass, level)
+
+    def marginal_pair(
+        self, first: int, second: int, levels: Sequence[float]
+    ) -> tuple[Array, tuple[float, ...]]:
+        """Return the density of two parameters and its thresholds.
+
+        Returns:
+            Density (n_first, n_second) at the cell centres, and for every level the density on
+            the border of the highest-density region holding it.
+        """
+        others = tuple(k for k in range(len(self.grid.shape)) if k not in (first, second))
+        mass = self.mass.reshape(self.grid.shape).sum(axis=others)
+        mass = mass if first < second else mass.T
+        area = np.multiply.outer(*(np.diff(self.grid.edges[k]) for k in (first, second)))
+        density = mass / area
+        return density, tuple(_threshold(density.ravel(), mass.ravel(), x) for x in levels)
 
     def region_volume(self, level: float) -> float:
         """Return the volume of the highest-density region holding `level`."""
@@ -210,6 +223,14 @@ class GridPosterior:
                 f"{other.grid.shape} cells with other edges; build both on common_grid(...)"
             )
             raise ShapeError(message)
+
+
+def _threshold(density: Array, mass: Array, level: float) -> float:
+    """Return the density of the last cell needed to hold `level`, densest cells first."""
+    order = np.argsort(density)[::-1]
+    cumulative = np.cumsum(mass[order])
+    last = min(int(np.searchsorted(cumulative, level)), len(order) - 1)
+    return float(density[order[last]])
 
 
 def grid_posterior(

@@ -1,0 +1,20 @@
+"""Figures from results only.  The matplotlib and corner door.
+
+Every function returns a `matplotlib.figure.Figure` of its own, without pyplot's global state;
+`save_figure` writes it.
+"""
+
+from mflow_sbi.plots.events import DEFAULT_SELECTION, closure_plot, observables_plot
+from mflow_sbi.plots.posteriors import corner_plot, posterior_comparison_plot
+from mflow_sbi.plots.style import save_figure
+from mflow_sbi.plots.training import history_plot
+
+__all__ = [
+    "DEFAULT_SELECTION",
+    "closure_plot",
+    "corner_plot",
+    "history_plot",
+    "observables_plot",
+    "posterior_comparison_plot",
+    "save_figure",
+]
