@@ -88,7 +88,9 @@ class Standardizer:
             raise EventDataError(msg)
         bad = np.logical_not(np.isfinite(x).all(axis=0))
         if bad.any() or (w is not None and not (np.isfinite(w).all() and (w > 0).all())):
-            what = listed(compress(labels, bad)) if bad.any() else "the weights (expected positive)"
+            what = (
+                listed(compress(labels, bad)) if bad.any() else "the weights (expected positive)"
+            )
             msg = f"Standardizer.fit: values that are not finite in {what}."
             raise EventDataError(msg)
         mean = np.average(x, axis=0, weights=w)
