@@ -51,13 +51,21 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Simulator:
-    """The program that wrote the file, with all of its settings."""
+    """The program that wrote the file.
+
+    Attributes:
+        name: Its name.
+        version: Its version.
+        settings: What determines the events; equal in files that belong together.
+        statistics: What happened in this run (proposals, efficiencies); differs between files.
+    """
 
     __pydantic_config__ = _STRICT
 
     name: str
     version: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
+    statistics: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -204,6 +212,8 @@ class EventMetadata:
         record = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
         if sampling := record["theta_sampling"]:
             record["theta_sampling"] = {k: v for k, v in sampling.items() if v is not None}
+        if self.simulator and not self.simulator.statistics:
+            del record["simulator"]["statistics"]
         return json.dumps(record, allow_nan=False)
 
     @classmethod
@@ -278,7 +288,7 @@ def merge(records: Sequence[EventMetadata]) -> EventMetadata:
             ("layout", first.layout, other.layout),
             ("parameters", first.parameter_names, other.parameter_names),
             ("observables", first.observables, other.observables),
-            ("simulator", first.simulator, other.simulator),
+            ("simulator", *_differing(first.simulator, other.simulator)),
             ("morphing", _identity(first.morphing), _identity(other.morphing)),
         ):
             if mine != theirs:
@@ -287,8 +297,12 @@ def merge(records: Sequence[EventMetadata]) -> EventMetadata:
                     "process and one setting. Read them one by one."
                 )
                 raise MetadataError(msg)
+    simulators = [record.simulator for record in records]
     return replace(
         first,
+        simulator=_common(
+            simulators, default=first.simulator and replace(first.simulator, statistics={})
+        ),
         command=_common([r.command for r in records], default=""),
         seed=_common([r.seed for r in records]),
         theta_sampling=_common([r.theta_sampling for r in records]),
@@ -305,6 +319,16 @@ def merge(records: Sequence[EventMetadata]) -> EventMetadata:
         ),
         morphing=_merged_morphing([r.morphing for r in records if r.morphing]),
     )
+
+
+def _differing(first: Simulator | None, other: Simulator | None) -> tuple[Any, Any]:
+    """Return what differs between two simulators, leaving out statistics."""
+    mine, theirs = (s and f"{s.name} {s.version}" for s in (first, other))
+    if first is None or other is None or mine != theirs:
+        return mine, theirs
+    names = dict.fromkeys((*first.settings, *other.settings))
+    keys = [name for name in names if first.settings.get(name) != other.settings.get(name)]
+    return {k: first.settings.get(k) for k in keys}, {k: other.settings.get(k) for k in keys}
 
 
 def _identity(morphing: Morphing | None) -> tuple | None:

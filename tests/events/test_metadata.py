@@ -125,6 +125,17 @@ def test_merging_adds_counts_and_widens_ranges(record_of):
     np.testing.assert_array_equal(merged.parameter_ranges, [[-9, 5], [-5, 9]])
 
 
+def test_statistics_of_a_run_may_differ(record_of):
+    simulator = record_of(1)["simulator"]
+    first, second = ({"simulator": simulator | {"statistics": {"tries": n}}} for n in (5, 6))
+    merged = merge(records(record_of, first, second))
+    assert merged.simulator is not None
+    assert merged.simulator.settings == {"channel": "ud"}
+    assert merged.simulator.statistics == {}
+    (one,) = records(record_of, first)
+    assert EventMetadata.from_json(one.to_json()) == merge([one]) == one
+
+
 def test_merging_one_record_changes_nothing(record_of):
     (record,) = records(record_of, {})
     assert merge([record]) == record
@@ -144,8 +155,13 @@ DIFFERENT = {
     "process": ({"process": "other"}, "differ in process: wbf_h_aa and other"),
     "settings": (
         {"simulator": {"name": "wbf", "version": "0.1.0", "settings": {"channel": "full"}}},
-        "differ in simulator",
+        "differ in simulator: {'channel': 'ud'} and {'channel': 'full'}",
     ),
+    "version": (
+        {"simulator": {"name": "wbf", "version": "0.2.0", "settings": {"channel": "ud"}}},
+        "differ in simulator: wbf 0.1.0 and wbf 0.2.0",
+    ),
+    "unknown simulator": ({"simulator": None}, "differ in simulator: wbf 0.1.0 and None"),
     "parameters": (
         {"parameters": [{"name": "A"}, {"name": "B"}], "morphing": None},
         "differ in parameters",
