@@ -1,0 +1,224 @@
+"""Command line of the simulators: `python -m simulators <simulator> ...`.
+
+Exit codes: 0 ok, 2 bad input (one line: what was expected, what came, what to do), 1 a bug.
+"""
+
+import argparse
+import json
+import math
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+
+from simulators.errors import InvalidRequest, OutputError, SimulatorError
+from simulators.wbf.constants import SCALE_PER_TEV2
+from simulators.wbf.parton_level import PROCESSES
+
+CHANNELS = ("ud", "full")
+PACKAGE_DATA = Path(__file__).parent / "wbf"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        options = _parser().parse_args(words)
+        options.run(options, words)
+    except SimulatorError as error:
+        sys.stderr.write(f"simulators: {error}\n")
+        return 2
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaints are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        msg = f"{message}; see '{self.prog} --help'"
+        raise InvalidRequest(msg)
+
+
+def _parser() -> _Parser:
+    parser = _Parser(prog="python -m simulators", description="Simulators that write event files.")
+    commands = parser.add_subparsers(title="simulators", required=True, metavar="COMMAND")
+
+    wbf = commands.add_parser(
+        "wbf",
+        help="weak-boson fusion, h -> gamma gamma: events with an exact likelihood",
+        description="Example: python -m simulators wbf --theta-prior normal --events 1000 "
+        "--seed 1 --out train.root",
+    )
+    wbf.add_argument("--setting", choices=tuple(SCALE_PER_TEV2), default="tuned")
+    wbf.add_argument("--channel", choices=CHANNELS, default="ud")
+    points = wbf.add_mutually_exclusive_group(required=True)
+    points.add_argument("--theta", nargs=2, type=_finite, metavar=("T0", "T1"))
+    points.add_argument("--theta-prior", choices=("normal",), help="theta_i ~ N(0, 1)")
+    wbf.add_argument("--events", type=_positive, required=True, metavar="N")
+    wbf.add_argument("--seed", type=_natural, required=True, metavar="S")
+    wbf.add_argument("--out", type=Path, required=True, metavar="FILE.root")
+    wbf.set_defaults(run=_run_wbf)
+
+    table = commands.add_parser(
+        "wbf-cross-section", help="remake the committed table of fiducial cross sections"
+    )
+    table.add_argument("--channels", nargs="+", choices=PROCESSES, default=list(PROCESSES))
+    table.add_argument("--proposals", type=_positive, default=40_000_000, metavar="N")
+    table.add_argument("--seed", type=_natural, default=1, metavar="S")
+    table.add_argument(
+        "--out", type=Path, default=PACKAGE_DATA / "fiducial_cross_section.json", metavar="FILE"
+    )
+    table.set_defaults(run=_run_cross_section)
+
+    adapt = commands.add_parser("wbf-adapt", help="remake the committed proposals")
+    adapt.add_argument("--seed", type=_natural, default=1, metavar="S")
+    adapt.add_argument(
+        "--out", type=Path, default=PACKAGE_DATA / "adapted_proposals.npz", metavar="FILE.npz"
+    )
+    adapt.set_defaults(run=_run_adapt)
+    return parser
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        msg = f"expected a finite number, got {text}"
+        raise argparse.ArgumentTypeError(msg)
+    return value
+
+
+def _natural(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        msg = f"expected an integer >= 0, got {text!r}"
+        raise argparse.ArgumentTypeError(msg)
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    if not _natural(text):
+        msg = "expected an integer >= 1, got 0"
+        raise argparse.ArgumentTypeError(msg)
+    return int(text)
+
+
+def _run_wbf(options: argparse.Namespace, words: list[str]) -> None:
+    from simulators.file_format import write_event_file
+    from simulators.wbf.event_file import event_table, metadata
+    from simulators.wbf.generator import generate_events
+
+    _check_folder(options.out)
+    theta_seed, event_seed = np.random.SeedSequence(options.seed).spawn(2)
+    sampling: dict[str, Any]
+    if options.theta is None:
+        theta = np.random.default_rng(theta_seed).standard_normal((options.events, 2))
+        sampling = {"kind": "normal", "mean": [0, 0], "std": [1, 1]}
+    else:
+        theta = np.tile(options.theta, (options.events, 1))
+        sampling = {"kind": "fixed", "value": options.theta}
+    rng = np.random.default_rng(event_seed)
+    with _progress_bar("events") as progress:
+        events = generate_events(theta, rng, options.channel, options.setting, progress=progress)
+    record = metadata(
+        events,
+        options.channel,
+        options.setting,
+        seed=options.seed,
+        command=_canonical(words),
+        theta_sampling=sampling,
+    )
+    write_event_file(options.out, event_table(events), record)
+
+
+def _run_cross_section(options: argparse.Namespace, words: list[str]) -> None:
+    from simulators.wbf.integration import estimate_cross_section
+
+    _check_folder(options.out)
+    channels = {}
+    for channel in options.channels:
+        rng = np.random.default_rng([options.seed, PROCESSES.index(channel)])
+        with _progress_bar(f"{channel}: proposals") as progress:
+            estimate = estimate_cross_section(channel, options.proposals, rng, progress)
+        channels[channel] = {
+            "value": estimate.value.tolist(),
+            "error": estimate.error.tolist(),
+            "odd_pull": estimate.odd_pull.tolist(),
+            "n_proposed": estimate.n_proposed,
+        }
+    record = {
+        "unit": "pb per powers of c/Lambda^2 in TeV^-2: 1, f, ft, f^2, f ft, ft^2",
+        "command": _canonical(words),
+        "seed": options.seed,
+        "channels": channels,
+    }
+    _replace(options.out, lambda path: path.write_text(json.dumps(record, indent=1) + "\n"))
+
+
+def _run_adapt(options: argparse.Namespace, words: list[str]) -> None:
+    from simulators.wbf.adaptation import adapt
+
+    del words
+    _check_folder(options.out)
+    arrays = {}
+    for number, channel in enumerate(PROCESSES):
+        with _progress_bar(f"{channel}: targets") as progress:
+            arrays |= adapt(channel, seed=options.seed + number, progress=progress)
+
+    def write(path: Path) -> None:
+        with path.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+
+    _replace(options.out, write)
+
+
+def _check_folder(path: Path) -> None:
+    """Refuse before the work what would fail after it."""
+    if path.is_dir():
+        msg = f"{path} is a folder; give the name of a file"
+        raise OutputError(msg)
+    if not path.absolute().parent.is_dir():
+        msg = f"the folder {path.parent} does not exist; make it or choose another"
+        raise OutputError(msg)
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    partial = path.with_name(f".{path.name}.part")
+    write(partial)
+    partial.replace(path)
+
+
+def _canonical(words: list[str]) -> str:
+    """The command line with the folder of --out left out: the same for the same events."""
+    parts = list(words)
+    for i, word in enumerate(parts):
+        if i and parts[i - 1] == "--out":
+            parts[i] = Path(word).name
+        elif word.startswith("--out="):
+            parts[i] = f"--out={Path(word.removeprefix('--out=')).name}"
+    return shlex.join(["python", "-m", "simulators", *parts])
+
+
+class _progress_bar:  # noqa: N801 - reads as a function where it is used
+    """A bar on stderr that is driven by a (done, total) callback."""
+
+    def __init__(self, label: str) -> None:
+        self._progress = Progress(console=Console(stderr=True), transient=True)
+        self._task = self._progress.add_task(label, total=None)
+
+    def __enter__(self) -> Callable[[int, int], None]:
+        self._progress.start()
+        return self._update
+
+    def __exit__(self, *details: object) -> None:
+        self._progress.stop()
+
+    def _update(self, done: int, total: int) -> None:
+        self._progress.update(self._task, completed=done, total=total)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
