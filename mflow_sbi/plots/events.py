@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 from mflow_sbi.errors import ShapeError
 from mflow_sbi.events.observables import Observable
 from mflow_sbi.interfaces import Array
-from mflow_sbi.plots.style import COLOURS, GREYS, in_house_style, line_style
+from mflow_sbi.plots.style import GREYS, in_house_style, line_style
 
 __all__ = ["DEFAULT_SELECTION", "closure_plot", "observables_plot"]
 
@@ -167,7 +167,9 @@ def _symbol(name: str) -> str:
 
 
 @in_house_style
-def closure_plot(violations: Mapping[str, Array], names: Sequence[str]) -> Figure:
+def closure_plot(
+    violations: Mapping[str, Array], names: Sequence[str], simulated: Array | None = None
+) -> Figure:
     """Draw the distribution over events of every weighted violation w_i |v_i|, log scale.
 
     Points are medians, thick bars hold 68 % and thin bars 95 % of the events.  Violations below
@@ -176,6 +178,7 @@ def closure_plot(violations: Mapping[str, Array], names: Sequence[str]) -> Figur
     Args:
         violations: label -> (N, c), weighted, without units.
         names: of the c constraints.
+        simulated: those of simulated events, (N, c), in grey, or None.
 
     Raises:
         ShapeError: a label has another number of constraints.
@@ -183,16 +186,21 @@ def closure_plot(violations: Mapping[str, Array], names: Sequence[str]) -> Figur
     figure = Figure(figsize=(8.5, 1.6 + 0.33 * len(names)), layout="constrained")
     ax = figure.subplots()
     rows = np.arange(len(names))[::-1]
-    step = 0.7 / max(1, len(violations))
-    for n, (label, values) in enumerate(violations.items()):
+    everyone = {} if simulated is None else {"simulated": simulated}
+    everyone.update(violations)
+    colours = [line_style(n)["color"] for n in range(len(violations))]
+    if simulated is not None:
+        colours.insert(0, "#707070")
+    step = 0.7 / max(1, len(everyone))
+    for n, (label, values) in enumerate(everyone.items()):
         if values.ndim != 2 or values.shape[1] != len(names):
             message = f"violations of {label!r}: expected (N, {len(names)}), got {values.shape}"
             raise ShapeError(message)
         low, left, median, right, high = np.maximum(
             np.quantile(values, [0.025, 0.16, 0.5, 0.84, 0.975], axis=0), _FLOOR
         )
-        y = rows - step * (n - 0.5 * (len(violations) - 1))
-        colour = COLOURS[n % len(COLOURS)]
+        y = rows - step * (n - 0.5 * (len(everyone) - 1))
+        colour = colours[n]
         ax.hlines(y, low, high, color=colour, lw=1.0)
         ax.hlines(y, left, right, color=colour, lw=3.2)
         below = low <= _FLOOR
@@ -208,5 +216,5 @@ def closure_plot(violations: Mapping[str, Array], names: Sequence[str]) -> Figur
     ax.set_xlabel("weighted violation  $w_i\\,|v_i|$  (median, 68 % and 95 % of the events)")
     ax.grid(axis="x", color="#E6E6E6", lw=0.6)
     ax.set_axisbelow(True)
-    figure.legend(loc="outside upper center", ncols=max(1, len(violations)))
+    figure.legend(loc="outside upper center", ncols=max(1, len(everyone)))
     return figure

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from scipy.interpolate import PchipInterpolator
+from scipy.ndimage import gaussian_filter1d
 
 from mflow_sbi.errors import ShapeError
 from mflow_sbi.evaluation.compare import EXACT, PRIOR, ComparisonTable
@@ -20,12 +21,13 @@ from mflow_sbi.plots.style import GREYS, in_house_style, line_style
 __all__ = ["corner_plot", "posterior_comparison_plot"]
 
 _LEVELS = (0.68, 0.95)
-_SMOOTHING = 2.0  # bins, of 60 across the draws: widens a normal by 3 %
+_ENDS = (0.0005, 0.9995)  # quantiles of the draws between which densities are estimated
+_SMOOTHING = 2.0  # bins, of 80 (pairs) or 100 (single) between the ends: a normal widens by 2 %
 
 
 @in_house_style
 def corner_plot(
-    posteriors: Mapping[str, Array],
+    posteriors: Mapping[str, Array | GridPosterior],
     exact: GridPosterior | None,
     truth: Array | None,
     parameter_names: Sequence[str],
@@ -33,7 +35,8 @@ def corner_plot(
     """Draw marginals of one and two parameters: 68 % and 95 % highest-density regions.
 
     Args:
-        posteriors: label -> draws, (S, p).
+        posteriors: label -> draws, (S, p), or a posterior on a grid. Densities of draws are
+            smoothed; thin or curved posteriors are drawn more sharply from a grid.
         exact: exact posterior, filled in grey, or None.
         truth: parameters behind the observed events, (p,), a star, or None.
         parameter_names: axis labels, with units where there are any.
@@ -43,7 +46,7 @@ def corner_plot(
     """
     p = len(parameter_names)
     for label, draws in posteriors.items():
-        if draws.ndim != 2 or draws.shape[1] != p:
+        if not isinstance(draws, GridPosterior) and draws.shape[1:] != (p,):
             message = f"draws of {label!r}: expected shape (S, {p}), got {draws.shape}"
             raise ShapeError(message)
     size = 2.6 * p + 1.2
@@ -72,7 +75,9 @@ def corner_plot(
 
 
 def _posterior_handles(
-    posteriors: Mapping[str, Array], exact: GridPosterior | None, truth: Array | None
+    posteriors: Mapping[str, Array | GridPosterior],
+    exact: GridPosterior | None,
+    truth: Array | None,
 ) -> list[Any]:
     handles: list[Any] = []
     if exact is not None:
@@ -85,35 +90,34 @@ def _posterior_handles(
 
 
 def _limits(
-    k: int, posteriors: Mapping[str, Array], exact: GridPosterior | None, truth: Array | None
+    k: int,
+    posteriors: Mapping[str, Array | GridPosterior],
+    exact: GridPosterior | None,
+    truth: Array | None,
 ) -> tuple[float, float]:
-    ends = [np.quantile(draws[:, k], [0.001, 0.999]) for draws in posteriors.values()]
-    if exact is not None:
-        ends.append(np.asarray(exact.credible_interval(k, 0.998)))
-    if truth is not None:
-        ends.append(np.asarray([truth[k]]))
-    low, high = np.concatenate(ends).min(), np.concatenate(ends).max()
-    return low - 0.06 * (high - low), high + 0.06 * (high - low)
+    ends: list[float] = [] if truth is None else [float(truth[k])]
+    for posterior in (*posteriors.values(), *([] if exact is None else [exact])):
+        if isinstance(posterior, GridPosterior):
+            ends.extend(posterior.credible_interval(k, 0.998))
+        else:
+            ends.extend(np.quantile(posterior[:, k], [0.001, 0.999]).tolist())
+    margin = 0.06 * (max(ends) - min(ends))
+    return min(ends) - margin, max(ends) + margin
 
 
 def _marginal(
     ax: Axes,
     k: int,
-    posteriors: Mapping[str, Array],
+    posteriors: Mapping[str, Array | GridPosterior],
     exact: GridPosterior | None,
     truth: Array | None,
 ) -> None:
     if exact is not None:
-        centres = exact.grid.centres[k]
-        density = PchipInterpolator(centres, exact.marginal(k) / np.diff(exact.grid.edges[k]))
-        x = np.linspace(centres[0], centres[-1], 2000)
-        ax.fill_between(x, density(x), color=GREYS[0], lw=0)
-        ax.plot(x, density(x), color="k", lw=0.8)
-    for n, draws in enumerate(posteriors.values()):
-        low, high = np.quantile(draws[:, k], [0.0005, 0.9995])
-        edges = np.linspace(low, high, 41)
-        counts, _ = np.histogram(draws[:, k], edges)
-        ax.stairs(counts / len(draws) / np.diff(edges), edges, lw=1.4, **line_style(n))
+        x, density = _curve(exact, k)
+        ax.fill_between(x, density, color=GREYS[0], lw=0)
+        ax.plot(x, density, color="k", lw=0.8)
+    for n, posterior in enumerate(posteriors.values()):
+        ax.plot(*_curve(posterior, k), **line_style(n))
     if truth is not None:
         ax.axvline(truth[k], color="k", lw=0.8, ls=":")
     ax.set_ylim(bottom=0)
@@ -122,44 +126,71 @@ def _marginal(
     ax.spines["left"].set_visible(False)
 
 
+def _curve(posterior: Array | GridPosterior, k: int) -> tuple[Array, Array]:
+    """Return points and the marginal density of one parameter."""
+    if isinstance(posterior, GridPosterior):
+        centres = posterior.grid.centres[k]
+        heights = posterior.marginal(k) / np.diff(posterior.grid.edges[k])
+        density = PchipInterpolator(centres, np.maximum(heights, 1e-9 * heights.max()))
+        x = np.linspace(centres[0], centres[-1], 4000)
+        return x, density(x)
+    low, high = np.quantile(posterior[:, k], _ENDS)
+    edges = np.linspace(low, high, 101)
+    heights = np.histogram(posterior[:, k], edges)[0] / len(posterior) / np.diff(edges)
+    return 0.5 * (edges[1:] + edges[:-1]), gaussian_filter1d(heights, _SMOOTHING, mode="reflect")
+
+
 def _pair(
     ax: Axes,
     pair: tuple[int, int],
-    posteriors: Mapping[str, Array],
+    posteriors: Mapping[str, Array | GridPosterior],
     exact: GridPosterior | None,
     truth: Array | None,
 ) -> None:
-    j, k = pair
     if exact is not None:
-        density, levels = exact.marginal_pair(j, k, _LEVELS)
-        x, y = exact.grid.centres[j], exact.grid.centres[k]
-        heights = [*sorted(levels), max(density.max(), *levels) * 1.001]
-        ax.contourf(x, y, density.T, heights, colors=GREYS)
-        ax.contour(x, y, density.T, heights[:-1], colors="k", linewidths=0.8)
-    for n, draws in enumerate(posteriors.values()):
-        ends = np.quantile(draws[:, [j, k]], [0.0005, 0.9995], axis=0).T
-        margins = 0.1 * np.ptp(ends, axis=1, keepdims=True) * [-1, 1]
+        x, y, density, heights = _grid_density(exact, pair)
+        ax.contourf(x, y, density.T, [*heights, density.max() * 1.001], colors=GREYS)
+        ax.contour(x, y, density.T, heights, colors="k", linewidths=0.8)
+    for n, posterior in enumerate(posteriors.values()):
         line = line_style(n)
-        corner.hist2d(
-            draws[:, j],
-            draws[:, k],
-            ax=ax,
-            bins=60,
-            range=(ends + margins).tolist(),
-            smooth=_SMOOTHING,
-            levels=_LEVELS,
-            plot_datapoints=False,
-            plot_density=False,
-            no_fill_contours=True,
-            quiet=True,
-            contour_kwargs={
-                "colors": [line["color"]],
-                "linestyles": [line["ls"]],
-                "linewidths": [1.1, 1.8],
-            },
-        )
+        style = {"colors": [line["color"]], "linestyles": [line["ls"]], "linewidths": [1.1, 1.8]}
+        if isinstance(posterior, GridPosterior):
+            x, y, density, heights = _grid_density(posterior, pair)
+            ax.contour(x, y, density.T, heights, **style)
+        else:
+            _contours_of_draws(ax, posterior[:, list(pair)], style)
     if truth is not None:
-        ax.plot(truth[j], truth[k], "*", ms=13, mfc="w", mec="k", zorder=5)
+        ax.plot(*truth[list(pair)], "*", ms=13, mfc="w", mec="k", zorder=5)
+
+
+def _grid_density(
+    posterior: GridPosterior, pair: tuple[int, int]
+) -> tuple[Array, Array, Array, list[float]]:
+    """Return centres, density and the increasing thresholds of 95 % and 68 %."""
+    density, levels = posterior.marginal_pair(*pair, _LEVELS)
+    inner, outer = levels
+    j, k = pair
+    heights = [min(outer, inner * (1 - 1e-6)), inner]  # one cell holds all if they are equal
+    return posterior.grid.centres[j], posterior.grid.centres[k], density, heights
+
+
+def _contours_of_draws(ax: Axes, draws: Array, style: Mapping[str, Any]) -> None:
+    ends = np.quantile(draws, _ENDS, axis=0).T
+    margins = 0.1 * np.ptp(ends, axis=1, keepdims=True) * [-1, 1]
+    corner.hist2d(
+        draws[:, 0],
+        draws[:, 1],
+        ax=ax,
+        bins=80,
+        range=(ends + margins).tolist(),
+        smooth=_SMOOTHING,
+        levels=_LEVELS,
+        plot_datapoints=False,
+        plot_density=False,
+        no_fill_contours=True,
+        quiet=True,
+        contour_kwargs=dict(style),
+    )
 
 
 @in_house_style
