@@ -63,7 +63,14 @@ def observables_plot(
         observables: of the n columns.
         selection: names to be drawn; those absent from `observables` are left out, and all are
             drawn if none is left.
+
+    Raises:
+        ShapeError: events with another number of columns.
     """
+    for label, x in {"simulated": x_simulated, **x_generated}.items():
+        if x.ndim != 2 or x.shape[1] != len(observables):
+            message = f"events of {label!r}: expected (N, {len(observables)}), got {x.shape}"
+            raise ShapeError(message)
     names = [observable.name for observable in observables]
     columns = [names.index(name) for name in selection if name in names] or range(len(names))
     n_columns = min(4, len(columns))
@@ -96,7 +103,8 @@ def _observable(
     main: Axes, ratio: Axes, simulated: Array, generated: Sequence[Array], observable: Observable
 ) -> None:
     low, high = np.quantile(simulated, [0.005, 0.995])
-    edges = np.linspace(low, high, 31)
+    margin = 0.0 if low < high else 0.5
+    edges = np.linspace(low - margin, high + margin, 31)
     centres, width = 0.5 * (edges[1:] + edges[:-1]), edges[1] - edges[0]
     reference, error = _density(simulated, edges)
     main.stairs(reference, edges, fill=True, color=GREYS[0])

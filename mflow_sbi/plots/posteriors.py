@@ -49,6 +49,9 @@ def corner_plot(
         if not isinstance(draws, GridPosterior) and draws.shape[1:] != (p,):
             message = f"draws of {label!r}: expected shape (S, {p}), got {draws.shape}"
             raise ShapeError(message)
+    if truth is not None and np.shape(truth) != (p,):
+        message = f"truth: expected shape ({p},), got {np.shape(truth)}"
+        raise ShapeError(message)
     size = 2.6 * p + 1.2
     figure = Figure(figsize=(size, size), layout="constrained")
     axes = figure.subplots(p, p, squeeze=False)

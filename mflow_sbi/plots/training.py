@@ -33,10 +33,10 @@ def history_plot(history: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
             colour = COLOURS[row % len(COLOURS)]
             ax.plot(epochs, train, color=colour, label="training")
             ax.plot(epochs, validation, color=colour, ls=DASHES[1], lw=1.4, label="held out")
-            best = int(np.nanargmin(validation))
+            best = int(np.argmin(np.where(np.isnan(validation), np.inf, validation)))
             ax.plot(epochs[best], validation[best], "o", ms=7, mfc="w", mec=colour, mew=1.5)
             finite = np.array(curves)[np.isfinite(curves)]
-            if finite.min() > 0 and finite.max() > 10 * finite.min():
+            if finite.size and finite.min() > 0 and finite.max() > 10 * finite.min():
                 ax.set_yscale("log")
             ax.set_title(f"{label}: {phase}")
             ax.set_xlabel("epoch")
