@@ -110,6 +110,15 @@ def test_same_seed_same_draws_other_seed_other_draws(observed: Array) -> None:
     assert not np.array_equal(one, other)
 
 
+def test_numpy_s_global_state_plays_no_part() -> None:
+    settings = McmcSettings(ensembles=2, walkers=8, burn_in=5, steps=10)
+    runs = []
+    for global_seed in (1, 2):
+        np.random.seed(global_seed)  # noqa: NPY002
+        runs.append(draws_of(sample_posterior(FlatLikelihood(NAMES), PRIOR, settings, 7)))
+    assert np.array_equal(*runs)
+
+
 def test_draws_respect_the_edges_of_a_box() -> None:
     prior = BoxPrior(NAMES, (0.6, -1), (1.2, 2))
     likelihood = NormalLikelihood([0.5, -1.0], np.diag([0.04, 0.04]))
