@@ -16,6 +16,7 @@ import numpy as np
 from mflow_sbi.errors import ConfigurationError
 from mflow_sbi.evaluation.metrics import PosteriorMetrics, posterior_metrics
 from mflow_sbi.inference import FlatLikelihood, GridPosterior, common_grid, grid_posterior
+from mflow_sbi.inference.likelihood import CountsEvaluations
 from mflow_sbi.inference.priors import RecordedPrior
 from mflow_sbi.interfaces import Array, Likelihood
 
@@ -32,6 +33,7 @@ __all__ = [
 EXACT = "exact posterior"
 PRIOR = "prior"
 _NOTHING = "-"
+_EXTRAPOLATION = 1e-3  # mass outside the training range that the caption tells
 _UNITS = 100  # of progress, per likelihood and stage
 
 Cell: TypeAlias = float | str | bool | None
@@ -53,11 +55,20 @@ class SurfaceMetrics:
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """One posterior: its label, its metrics and those of its surface."""
+    """One posterior: its label, its metrics and those of its surface.
+
+    Args:
+        label: name of the row.
+        posterior: metrics of the posterior.
+        surface: closure and reconstruction error.
+        outside_training_range: posterior mass where the surrogate extrapolates; None where there
+            is no training range.
+    """
 
     label: str
     posterior: PosteriorMetrics
     surface: SurfaceMetrics = field(default_factory=SurfaceMetrics)
+    outside_training_range: float | None = None
 
     def numbers(self, parameter_names: tuple[str, ...]) -> dict[str, Cell]:
         """Return column -> value, not rounded."""
@@ -74,6 +85,7 @@ class ComparisonRow:
         record["entropy"] = metrics.entropy
         record["closure"] = self.surface.closure
         record["reconstruction_error"] = self.surface.reconstruction_error
+        record["outside_training_range"] = self.outside_training_range
         record["resolved"] = metrics.resolved
         return record
 
@@ -137,7 +149,7 @@ class ComparisonTable:
 
     @property
     def caption(self) -> str:
-        """What the table is of, and which rows the grid does not resolve."""
+        """What the table is of, which rows the grid does not resolve, which ones extrapolate."""
         words = f"Posteriors from the same {self.n_events} observed events"
         if self.truth is not None:
             point = ", ".join(
@@ -146,7 +158,11 @@ class ComparisonTable:
             )
             words += f"; truth: {point}"
         poor = [row.label for row in self.rows if not row.posterior.resolved]
-        return f"{words}; not resolved by the grid: {', '.join(poor)}" if poor else words
+        words += f"; not resolved by the grid: {', '.join(poor)}" if poor else ""
+        for row in self.rows:
+            if (row.outside_training_range or 0.0) > _EXTRAPOLATION:
+                words += f"; {row.outside_training_range:.1%} of {row.label} outside its training"
+        return words
 
     def to_markdown(self) -> str:
         """Return the table in Markdown, the caption below."""
@@ -241,11 +257,21 @@ def compare_posteriors(
             label,
             posterior_metrics(posterior, reference, truth),
             surfaces.get(label, SurfaceMetrics()),
+            _mass_outside(everyone[label], posterior),
         )
         for label, posterior in posteriors.items()
     )
     point = None if truth is None else tuple(np.asarray(truth, dtype=np.float64).tolist())
     return Comparison(ComparisonTable(names, point, n_events, rows), posteriors)
+
+
+def _mass_outside(likelihood: Likelihood, posterior: GridPosterior) -> float | None:
+    """Return the posterior mass outside the likelihood's training range, if it has one."""
+    if not isinstance(likelihood, CountsEvaluations):
+        return None
+    low, high = likelihood.parameter_ranges.T
+    points = posterior.grid.points
+    return float(posterior.mass[np.any((points < low) | (points > high), axis=1)].sum())
 
 
 def _check(

@@ -90,7 +90,7 @@ class CachedLikelihood:
     """
 
     def __init__(
-        self, surrogate: EncodedLikelihood, x_observed: Array, chunk_rows: int = 8192
+        self, surrogate: EncodedLikelihood, x_observed: Array, chunk_rows: int = 2048
     ) -> None:
         x = np.asarray(x_observed, dtype=np.float64)
         if x.ndim != 2:

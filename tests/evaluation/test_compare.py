@@ -18,6 +18,7 @@ from mflow_sbi.evaluation.compare import (
     compare_posteriors,
 )
 from mflow_sbi.inference import NormalPrior
+from mflow_sbi.inference.likelihood import EvaluationCount
 from mflow_sbi.interfaces import Array
 
 NAMES = ("CWL2", "CPWL2")
@@ -117,6 +118,19 @@ def test_infinite_divergence_is_valid_json() -> None:
     assert table.row("far").posterior.log_prob_at_truth == -np.inf
     assert json.loads(table.to_json())["rows"][1]["log_prob_at_truth"] is None
     assert table.cells()[1][1] == "-inf"
+
+
+def test_mass_outside_the_training_range_is_told() -> None:
+    class Trained(Normal):
+        parameter_ranges = np.array([[-3.0, 0.5], [-3.0, 3.0]])
+        evaluations = EvaluationCount()
+
+    comparison = compare_posteriors({"af": Trained([0.5, 0])}, STANDARD, Normal([0.5, 0]))
+    width = 0.2 / np.sqrt(1 + 0.2**2)
+    outside = ndtr(-(0.5 - 0.5 / (1 + 0.2**2)) / width)
+    assert comparison.table.row("af").outside_training_range == pytest.approx(outside, abs=0.02)
+    assert comparison.table.row(EXACT).outside_training_range is None
+    assert "of af outside its training" in comparison.table.caption
 
 
 def test_progress_rises_to_the_end() -> None:
