@@ -78,7 +78,7 @@ def write_event_file(path: Path, table: EventTable, metadata: Mapping[str, Any])
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     except OSError as error:
-        msg = f"cannot write into {path.parent}: {error.strerror}; choose an existing, writable folder"
+        msg = f"cannot write into {path.parent}: {error.strerror}; choose another folder"
         raise OutputError(msg) from error
     os.close(handle)
     partial = Path(name)

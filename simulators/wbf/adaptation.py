@@ -5,7 +5,8 @@ Command: `python -m simulators wbf-adapt`.
 Separable densities are trained for `TARGETS`, parameter points in TeV^-2 that between them cover
 the shapes of the standard model, of the interference and of both squared terms.  Each is trained
 on half of phase space, pT1 < pT2, and mirrored: in the other half the two lines exchange their
-roles, and a separable density cannot follow both.
+roles, and a separable density cannot follow both.  Where photons are exchanged (`full`), a further
+pair of densities is trained on the soft region pT1 < 7 GeV of their pole.
 
 The largest acceptance weight w(theta).c at a parameter point is read from a table of
 kappa = max weight/sigma on a polar grid in (rho, angle), rho = r/(r + r0), r = |c/Lambda^2|.
@@ -35,7 +36,10 @@ Progress = Callable[[int, int], None]
 
 DATA_FILE = "adapted_proposals.npz"
 TARGETS = ((0.0, 0.0), (16.52, 0.0), (82.6, 0.0), (0.0, 82.6), (-165.2, -165.2))
-OVERWEIGHT = 1e-4
+SOFT_TARGET = (0.0, 82.6)
+SOFT_LIMIT = 0.1
+"""u1 = pT1/(pT1 + 60) of the soft region."""
+OVERWEIGHT = 2e-4
 RADIUS = 50.0
 N_RHO, N_ANGLE = 17, 17
 N_TOP = 100_000
@@ -99,18 +103,21 @@ def adapt(
     """
     check_process(channel)
     rng = np.random.default_rng(seed)
+    targets = [(target, 1.0) for target in TARGETS]
+    if channel == "full":
+        targets.append((SOFT_TARGET, SOFT_LIMIT))
     densities = []
-    for done, target in enumerate(TARGETS):
+    for done, (target, limit) in enumerate(targets):
         if progress:
-            progress(done, len(TARGETS) + 1)
-        weight = _half_space_weight(channel, _homogeneous(1.0, *target), rng)
+            progress(done, len(targets) + 1)
+        weight = _half_space_weight(channel, _homogeneous(1.0, *target), limit, rng)
         density = refine_separable(weight, rng, n_iterations, n_points)[0]
         densities += [density, _mirrored(density)]
-    mixture = np.stack(densities)
+    mixture = np.stack(densities).astype(np.float32).astype(np.float64)
     kappa, pilot = _acceptance_bounds(MixtureProposal(mixture), channel, rng, n_pilot)
     if progress:
-        progress(len(TARGETS) + 1, len(TARGETS) + 1)
-    values = (mixture.astype(np.float32), kappa, pilot)
+        progress(len(targets) + 1, len(targets) + 1)
+    values = (mixture, kappa, pilot)
     return {f"{channel}_{name}": v for name, v in zip(_FIELDS, values, strict=True)}
 
 
@@ -123,10 +130,10 @@ _PER_TEV2 = _homogeneous(1.0, 1e-6, 1e-6)
 
 
 def _half_space_weight(
-    channel: str, weights: Array, rng: np.random.Generator
+    channel: str, weights: Array, limit: float, rng: np.random.Generator
 ) -> Callable[[Array], Array]:
     def weight(u: Array) -> Array:
-        half = np.where(u[0] < u[1], 1.0, 0.0)
+        half = np.where((u[0] < u[1]) & (u[0] < limit), 1.0, 0.0)
         proposals = proposals_at(u, half, rng, channel)
         values = np.zeros(u.shape[1])
         values[proposals.position] = (weights * _PER_TEV2) @ proposals.coefficients

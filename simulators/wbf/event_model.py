@@ -182,8 +182,8 @@ def fiducial_cross_section(channel: str, setting: str = "tuned") -> Array:
         InvalidRequest: Unknown channel or setting.
 
     Example:
-        >>> fiducial_cross_section("ud", "paper")[2]
-        0.0
+        >>> fiducial_cross_section("ud", "paper").round(1).tolist()
+        [0.6, -2.6, 0.0, 12.8, 0.0, 14.2]
     """
     check_process(channel)
     return np.array(_cross_section_table()[channel]["value"]) * _per_tev2(setting)

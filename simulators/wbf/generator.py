@@ -101,9 +101,9 @@ def generate_events(
     tally = _Tally()
     jets = np.empty((len(points), 2, 4), dtype=np.float32)
     photons = np.empty((len(points), 2, 3), dtype=np.float32)
-    proposal = adapted_proposal(channel)
-    bound = proposal.max_weight(points * SCALE_PER_TEV2.get(setting, np.nan))
-    acceptance = monomials(points) * theta_units(setting) / bound[:, None]
+    proposal, units = adapted_proposal(channel), theta_units(setting)
+    bound = proposal.max_weight(points * SCALE_PER_TEV2[setting])
+    acceptance = monomials(points) * units / bound[:, None]
     pending = np.arange(len(points))
     while pending.size:
         proposals = draw_proposals(rng, proposal.mixture, channel)

@@ -140,9 +140,9 @@ def decay_to_photons(
 
 
 def passes_cuts(j1: Array, j2: Array, a1: Array, a2: Array) -> Mask:
-    """PT_j > 20, |eta_j| < 5, pT_a > 10, |eta_a| < 2.5, dR > 0.4, 115 < m_aa < 135.
+    """Fiducial region: pT_j > 20, |eta_j| < 5, pT_a > 10, |eta_a| < 2.5, dR > 0.4, m_aa.
 
-    The fiducial region; dR between every two of the four objects, in pseudorapidity and azimuth; GeV.
+    dR between every two of the four objects, in pseudorapidity and azimuth; 115 < m_aa < 135 GeV.
     """
     inside = _acceptance(j1, constants.JET_PT_MIN, constants.JET_ETA_MAX)
     inside &= _acceptance(j2, constants.JET_PT_MIN, constants.JET_ETA_MAX)

@@ -107,15 +107,14 @@ def squared_amplitude_coefficients(
         msg = f"unknown channel {channel!r}: expected one of {', '.join(CHANNELS)}"
         raise InvalidRequest(msg)
     units = theta_units(setting)
-    momenta = [
-        _component_major(p, name) for p, name in ((p1, "p1"), (p2, "p2"), (k1, "k1"), (k2, "k2"))
-    ]
-    if len({p.shape for p in momenta}) != 1:
-        shapes = ", ".join(str(p.T.shape) for p in momenta)
-        msg = f"p1, p2, k1, k2 must have one shape (N, 4); got {shapes}"
+    in1, in2 = _component_major(p1, "p1"), _component_major(p2, "p2")
+    out1, out2 = _component_major(k1, "k1"), _component_major(k2, "k2")
+    shapes = [p.T.shape for p in (in1, in2, out1, out2)]
+    if len(set(shapes)) != 1:
+        msg = f"p1, p2, k1, k2 must have one shape (N, 4); got {', '.join(map(str, shapes))}"
         raise KinematicsError(msg)
-    one = np.ones(momenta[0].shape[1])
-    return np.ascontiguousarray((channel_sum(*momenta, {channel: one}) * units[:, None]).T)
+    coefficients = channel_sum(in1, in2, out1, out2, {channel: np.ones(in1.shape[1])})
+    return np.ascontiguousarray((coefficients * units[:, None]).T)
 
 
 def theta_units(setting: str) -> Array:
@@ -130,7 +129,7 @@ def theta_units(setting: str) -> Array:
         InvalidRequest: Unknown setting.
 
     Example:
-        >>> theta_units("paper")[1]
+        >>> round(float(theta_units("paper")[1]), 7)
         0.0001652
     """
     if setting not in SCALE_PER_TEV2:

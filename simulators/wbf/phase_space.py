@@ -1,6 +1,6 @@
 """Parton-level phase space of h j j: a map from the unit cube, and adaptive proposals on it.
 
-Map of u in [0, 1]^7: pT_i = 60 u_i/(1 - u_i); D1 = y1 - yh and D2 = yh - y2 uniform on an interval;
+Map of u in [0, 1]^7: pT_i = 60 u_i/(1 - u_i); D1 = y1 - yh, D2 = yh - y2 uniform on an interval;
 the total rapidity Y = (2 u_5 - 1) ln(sqrt(S)/M), so that x1, x2 < 1 automatically; phi2 - phi1 and
 phi1 uniform.  Jacobian: prod_i [60/(1 - u_i)^2 pT_i] (D range)^2 2 ln(sqrt(S)/M) (2 pi)^2.
 
