@@ -8,7 +8,8 @@ Shapes: N events, n observables (`ambient_dim`), d latents (`latent_dim`), p par
 (`parameter_dim`), M parameter points.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -26,6 +27,9 @@ __all__ = [
     "Measure",
     "Parameters",
     "Prior",
+    "Progress",
+    "Quiet",
+    "Reporter",
     "Surrogate",
 ]
 
@@ -34,6 +38,7 @@ Events: TypeAlias = Tensor  # (N, n)
 Latents: TypeAlias = Tensor  # (N, d)
 Parameters: TypeAlias = Tensor  # (N, p)
 LogProbs: TypeAlias = Tensor  # (N,)
+Progress: TypeAlias = Callable[[int, int], None]  # (done, total)
 Measure: TypeAlias = Literal["ambient", "manifold"]
 
 
@@ -150,3 +155,41 @@ class Prior(Protocol):
     def sample(self, n: int, rng: np.random.Generator) -> Array:
         """Return n independent draws, (n, p)."""
         ...
+
+
+class Reporter(Protocol):
+    """Where a long piece of work tells how far it is and what came out."""
+
+    def task(self, title: str) -> AbstractContextManager[Progress]:
+        """Open a task; the block calls the yielded callback with (done, total)."""
+        ...
+
+    def say(self, text: str) -> None:
+        """Tell one line."""
+        ...
+
+    def warn(self, text: str) -> None:
+        """Tell one line that asks for attention."""
+        ...
+
+    def table(self, title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Tell a table."""
+        ...
+
+
+class Quiet:
+    """A reporter that tells nothing."""
+
+    @contextmanager
+    def task(self, title: str) -> Iterator[Progress]:  # noqa: ARG002
+        """Yield a callback that does nothing."""
+        yield lambda done, total: None
+
+    def say(self, text: str) -> None:
+        """Tell nothing."""
+
+    def warn(self, text: str) -> None:
+        """Tell nothing."""
+
+    def table(self, title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Tell nothing."""

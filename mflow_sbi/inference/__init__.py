@@ -1,5 +1,6 @@
 """Posteriors of the parameters given observed events: priors, likelihoods, MCMC, grids."""
 
+from mflow_sbi.inference.exact import exact_likelihood, truth_of
 from mflow_sbi.inference.grid import Grid, GridPosterior, common_grid, grid_posterior
 from mflow_sbi.inference.likelihood import (
     CachedLikelihood,
@@ -34,10 +35,12 @@ __all__ = [
     "common_grid",
     "diagnostics_of",
     "draws_of",
+    "exact_likelihood",
     "grid_posterior",
     "load_posterior",
     "prior_from_dict",
     "sample_posterior",
     "save_posterior",
     "summarise",
+    "truth_of",
 ]

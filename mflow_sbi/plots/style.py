@@ -54,6 +54,7 @@ def save_figure(figure: Figure, path: Path | str, dpi: int = 160) -> Path:
     """Write a PNG beside, then rename; the same figure gives the same bytes.  Return the path."""
     target = Path(path)
     beside = target.with_name(f".{target.name}.partial")
+    target.parent.mkdir(parents=True, exist_ok=True)
     try:
         with mpl.rc_context(_STYLE):
             figure.savefig(beside, format="png", dpi=dpi, metadata={"Software": None})

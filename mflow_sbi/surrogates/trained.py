@@ -10,6 +10,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from mflow_sbi import __version__
 from mflow_sbi.errors import RunFolderError, ShapeError
 from mflow_sbi.events import EventMetadata, Standardizer
 from mflow_sbi.interfaces import Array, Latents, LogProbs, ManifoldSurrogate, Surrogate
@@ -72,7 +72,7 @@ class SurrogateRecord:
             "metadata": json.loads(self.metadata.to_json()),
             "digests": dict(self.digests),
             "versions": {
-                "mflow_sbi": __version__,
+                "mflow_sbi": version("mflow_sbi"),
                 "torch": torch.__version__,
                 "python": platform.python_version(),
             },

@@ -1,0 +1,164 @@
+"""The main job at small size, in one go: simulate, train, infer, compare.
+
+It calls what the other commands call, on events that `python -m simulators` writes.
+"""
+
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from mflow_sbi import plots
+from mflow_sbi.config import RunConfig, parse_config
+from mflow_sbi.errors import MflowSbiError
+from mflow_sbi.evaluation import Comparison
+from mflow_sbi.evaluation.compare import EXACT
+from mflow_sbi.events import read_events
+from mflow_sbi.inference import draws_of, exact_likelihood, load_posterior
+from mflow_sbi.interfaces import Reporter
+from mflow_sbi.recipes import RECIPES, load_surrogate
+from mflow_sbi.runs import (
+    POSTERIOR,
+    compare_runs,
+    draw_events,
+    evaluate_run,
+    infer_run,
+    infer_with,
+    read_history,
+    train_run,
+)
+
+__all__ = ["QuickstartSettings", "quickstart"]
+
+
+@dataclass(frozen=True)
+class QuickstartSettings:
+    """Sizes and seeds of the main job.
+
+    Args:
+        training_events: simulated at theta drawn from the prior.
+        test_events: the same, other seed.
+        observed_events: simulated at the truth.
+        truth: parameters behind the observed events.
+        epochs: of the M-flow's manifold phase, its density phase, and the ambient flow.
+        seed: of the simulation; training and sampling use the same number.
+        threads: torch threads.
+    """
+
+    training_events: int = 100_000
+    test_events: int = 5_000
+    observed_events: int = 20
+    truth: tuple[float, float] = (0.5, 0.0)
+    epochs: tuple[int, int, int] = (12, 20, 20)
+    seed: int = 1
+    threads: int | None = None
+
+    def scaled(self, factor: float) -> "QuickstartSettings":
+        """Return the same job with numbers of events and epochs scaled."""
+        return replace(
+            self,
+            training_events=max(2000, round(factor * self.training_events)),
+            test_events=max(500, round(factor * self.test_events)),
+            epochs=tuple(max(1, round(factor * n)) for n in self.epochs),  # pyright: ignore
+        )
+
+
+def _simulate(path: Path, n_events: int, seed: int, theta: Sequence[str]) -> None:
+    """Call the simulator's command line, which draws its own progress bar."""
+    if path.is_file():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "simulators", "wbf", "--setting", "tuned", "--channel", "ud"]
+    command += [*theta, "--events", str(n_events), "--seed", str(seed), "--out", str(path)]
+    finished = subprocess.run(command, check=False)  # noqa: S603
+    if finished.returncode != 0:
+        message = (
+            f"the simulator ended with exit code {finished.returncode}; it comes with "
+            "`pip install mflow_sbi[simulators]`"
+        )
+        raise MflowSbiError(message)
+
+
+def _config(recipe: str, train: Path, settings: QuickstartSettings) -> RunConfig:
+    manifold, density, ambient = settings.epochs
+    phases = (
+        {"manifold": {"epochs": manifold}, "density": {"epochs": density}}
+        if recipe == "mflow"
+        else {"density": {"epochs": ambient}}
+    )
+    return parse_config(
+        {
+            "name": recipe,
+            "events": str(train),
+            "recipe": recipe,
+            "phases": phases,
+            "seed": settings.seed,
+            "threads": settings.threads,
+        }
+    )
+
+
+def quickstart(folder: Path, settings: QuickstartSettings, reporter: Reporter) -> Comparison:
+    """Run the main job into a folder and return the comparison.
+
+    Events in `folder/data` and trained runs in `folder/runs` are used again if they are there.
+    """
+    data = folder / "data"
+    train_path, test_path = data / "train.root", data / "test.root"
+    observed_path = data / "observed.root"
+    prior, truth = ("--theta-prior", "normal"), [str(value) for value in settings.truth]
+    _simulate(train_path, settings.training_events, settings.seed, prior)
+    _simulate(test_path, settings.test_events, settings.seed + 1, prior)
+    _simulate(observed_path, settings.observed_events, settings.seed + 2, ("--theta", *truth))
+    runs = {}
+    for recipe in ("mflow", "af"):
+        run = folder / "runs" / recipe
+        train_run(_config(recipe, train_path, settings), run, reporter)
+        evaluate_run(run, str(test_path), reporter)
+        infer_run(run, str(observed_path), reporter)
+        runs[RECIPES[recipe].title] = run
+    comparison = compare_runs(list(runs.values()), str(observed_path), folder, reporter)
+    _sample_exact(folder, observed_path, reporter, _config("mflow", train_path, settings))
+    _draw(folder, test_path, runs, comparison, reporter)
+    reporter.say(f"table: {folder}/comparison.md   figures: {folder}/figures/")
+    return comparison
+
+
+def _sample_exact(
+    folder: Path, observed_path: Path, reporter: Reporter, config: RunConfig
+) -> None:
+    """Sample the exact posterior by the MCMC that the surrogates use."""
+    observed = read_events(str(observed_path))
+    likelihood = exact_likelihood(observed)
+    records = {"recipe": "exact", "observed_digest": observed.digest}
+    infer_with(likelihood, config, folder / "posterior_exact.nc", "exact", reporter, records)
+
+
+def _draw(
+    folder: Path,
+    test_path: Path,
+    runs: Mapping[str, Path],
+    comparison: Comparison,
+    reporter: Reporter,
+) -> None:
+    """Draw the four figures of the main job."""
+    test = read_events(str(test_path))
+    figures = folder / "figures"
+    with reporter.task("drawing") as progress:
+        draws = {title: draws_of(load_posterior(run / POSTERIOR)) for title, run in runs.items()}
+        table = comparison.table
+        truth = None if table.truth is None else np.array(table.truth)
+        exact = comparison.posteriors[EXACT]
+        corner = plots.corner_plot(draws, exact, truth, table.parameter_names)
+        plots.save_figure(corner, figures / "corner.png")
+        progress(1, 3)
+        theta, seed = test.require_theta(), comparison.table.n_events
+        generated = {title: load_surrogate(run).sample(theta, seed) for title, run in runs.items()}
+        draw_events(generated, test, figures)
+        progress(2, 3)
+        history = {title: read_history(run) for title, run in runs.items()}
+        plots.save_figure(plots.history_plot(history), figures / "history.png")
+        progress(3, 3)

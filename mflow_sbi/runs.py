@@ -1,0 +1,370 @@
+"""Run folders: train, evaluate, infer, compare, each one call that the command line also makes.
+
+runs/<name>/  config.json  surrogate/  history.csv  metrics.json  posterior.nc  figures/
+"""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from hashlib import sha256
+from itertools import count
+from pathlib import Path
+from shutil import rmtree
+from typing import Any
+
+import numpy as np
+import torch
+
+from mflow_sbi import plots
+from mflow_sbi.config import RunConfig, parse_config
+from mflow_sbi.errors import RunFolderError
+from mflow_sbi.evaluation import (
+    Comparison,
+    SurfaceMetrics,
+    compare_posteriors,
+    marginal_distances,
+    reconstruction_error,
+)
+from mflow_sbi.events import (
+    CLOSURE_TERMS,
+    WBF_OBSERVABLES,
+    EventSample,
+    closure,
+    closure_violations,
+    read_events,
+)
+from mflow_sbi.inference import (
+    CachedLikelihood,
+    InferenceData,
+    McmcSettings,
+    diagnostics_of,
+    draws_of,
+    exact_likelihood,
+    sample_posterior,
+    save_posterior,
+    summarise,
+    truth_of,
+)
+from mflow_sbi.interfaces import Array, Likelihood, Quiet, Reporter
+from mflow_sbi.recipes import RECIPES, load_surrogate, train
+from mflow_sbi.surrogates import TrainedSurrogate
+
+__all__ = [
+    "compare_runs",
+    "evaluate_run",
+    "infer_run",
+    "infer_with",
+    "read_history",
+    "read_run_config",
+    "summary_cells",
+    "surface_metrics",
+    "train_run",
+]
+
+CONFIG = "config.json"
+HISTORY = "history.csv"
+METRICS = "metrics.json"
+POSTERIOR = "posterior.nc"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file beside its place, then rename it there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".part")
+    beside.write_text(text)
+    beside.replace(path)
+
+
+def read_with(
+    paths: str | Sequence[str], title: str, reporter: Reporter, config: RunConfig | None = None
+) -> EventSample:
+    """Read events with a progress bar; a run's configuration names observables and selection."""
+    with reporter.task(title) as progress:
+        sample = read_events(
+            list(paths) if not isinstance(paths, str) else paths,
+            observables=config.observables if config else None,
+            selection=config.selection if config else None,
+            progress=progress,
+        )
+    for reason, n in (sample.report.dropped if sample.report else {}).items():
+        if n:
+            reporter.warn(f"{title}: {n} events dropped ({reason})")
+    return sample
+
+
+def read_run_config(folder: Path) -> RunConfig:
+    """Return the configuration of a run folder.
+
+    Raises:
+        RunFolderError: no such run.
+    """
+    path = folder / CONFIG
+    if not path.is_file():
+        known = sorted(p.parent.name for p in folder.parent.glob(f"*/{CONFIG}"))
+        message = f"{folder}: expected a run folder with {CONFIG}; runs beside it: {known}"
+        raise RunFolderError(message)
+    return parse_config(json.loads(path.read_text()), str(path))
+
+
+def _history_csv(rows: Sequence[Mapping[str, object]]) -> str:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def read_history(folder: Path) -> list[dict[str, str]]:
+    """Return the training history of a run folder, one record an epoch, values as text."""
+    with (folder / HISTORY).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def train_run(
+    config: RunConfig, folder: Path, reporter: Reporter | None = None
+) -> TrainedSurrogate:
+    """Train by a configuration into a run folder; an unfinished run is taken up where it was cut.
+
+    Raises:
+        RunFolderError: the folder holds a run of another configuration.
+    """
+    reporter = reporter or Quiet()
+    recorded = folder / CONFIG
+    if recorded.is_file() and read_run_config(folder) != config:
+        message = (
+            f"{folder}: holds a run of another configuration; choose another name, or remove the "
+            "folder"
+        )
+        raise RunFolderError(message)
+    if (folder / "surrogate").is_dir():
+        reporter.say(f"{folder}: already trained with this configuration")
+        return load_surrogate(folder)
+    write_text(recorded, config.to_json() + "\n")
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    sample = read_with(config.event_paths(), "reading training events", reporter, config)
+    if config.max_events is not None:
+        sample = sample.take(np.arange(min(config.max_events, len(sample))))
+    schedule = config.schedule()
+    total = schedule.cycles * sum(phase.epochs for phase in schedule.phases)
+    title = f"training {RECIPES[config.recipe].title} on {len(sample):,} events"
+    with reporter.task(title) as progress:
+        epochs = count(1)
+        result = train(
+            sample,
+            config.recipe,
+            options=config.options,
+            schedule=schedule,
+            settings=config.fit_settings(),
+            checkpoint_folder=folder / "checkpoint",
+            on_epoch=lambda _: progress(next(epochs), total),
+        )
+    rows = [record.as_row() for record in result.history]
+    write_text(folder / HISTORY, _history_csv(rows))
+    figure = plots.history_plot({RECIPES[config.recipe].title: rows})
+    plots.save_figure(figure, folder / "figures" / "history.png")
+    result.surrogate.save(folder / "surrogate")
+    rmtree(folder / "checkpoint", ignore_errors=True)
+    return result.surrogate
+
+
+def is_published_study(sample: EventSample) -> bool:
+    """Return whether x are the 40 observables for which the closure test is defined."""
+    return sample.observable_names == tuple(o.name for o in WBF_OBSERVABLES)
+
+
+def surface_metrics(surrogate: TrainedSurrogate, test: EventSample, seed: int) -> SurfaceMetrics:
+    """Return closure of events generated at the test events' theta, and reconstruction error."""
+    generated = surrogate.sample(test.require_theta(), seed)
+    error = None
+    if surrogate.is_manifold:
+        scale = surrogate.record.observables
+        error = reconstruction_error(
+            scale.transform(test.x), scale.transform(surrogate.project(test.x))
+        )
+    return SurfaceMetrics(closure(generated) if is_published_study(test) else None, error)
+
+
+def evaluate_run(
+    folder: Path, test_paths: str | Sequence[str], reporter: Reporter | None = None
+) -> dict[str, Any]:
+    """Measure a trained run on test events; writes `metrics.json` and two figures.
+
+    Density with its measure, reconstruction error, closure of generated, projected and simulated
+    events, two-sample distances of every observable.
+    """
+    reporter = reporter or Quiet()
+    config = read_run_config(folder)
+    surrogate = load_surrogate(folder)
+    test = read_with(test_paths, "reading test events", reporter, config)
+    title = RECIPES[config.recipe].title
+    with reporter.task(f"evaluating {title} on {len(test):,} events") as progress:
+        theta = test.require_theta()
+        generated = surrogate.sample(theta, config.seed)
+        progress(1, 4)
+        surface = surface_metrics(surrogate, test, config.seed)
+        progress(2, 4)
+        few = slice(0, 500)
+        log_prob = surrogate.log_prob(test.x[few], theta[few])
+        progress(3, 4)
+        names = test.observable_names
+        distances = marginal_distances(test.x, generated, names)
+        metrics: dict[str, Any] = {
+            "recipe": config.recipe,
+            "n_test_events": len(test),
+            "log_prob_mean": float(np.mean(log_prob)),
+            "log_prob_median": float(np.median(log_prob)),
+            "log_prob_events": len(log_prob),
+            "log_prob_measure": surrogate.surrogate.measure,
+            "reconstruction_error": surface.reconstruction_error,
+            "closure_generated": surface.closure,
+            "worst_kolmogorov_smirnov": max(d.kolmogorov_smirnov for d in distances),
+            "mean_wasserstein": float(np.mean([d.wasserstein for d in distances])),
+            "marginals": [asdict(distance) for distance in distances],
+            "test_digest": test.digest,
+        }
+        if is_published_study(test):
+            metrics["closure_projected"] = closure(surrogate.project(test.x))
+            metrics["closure_simulated"] = closure(test.x)
+        draw_events({title: generated}, test, folder / "figures")
+        progress(4, 4)
+    write_text(folder / METRICS, json.dumps(metrics, indent=1) + "\n")
+    return metrics
+
+
+def draw_events(generated: Mapping[str, Array], test: EventSample, figures: Path) -> None:
+    """Draw observables, and where it is defined closure, of generated and simulated events."""
+    figure = plots.observables_plot(test.x, generated, test.metadata.observables)
+    plots.save_figure(figure, figures / "observables.png")
+    if is_published_study(test):
+        names = [term.name for term in CLOSURE_TERMS]
+        weights = np.array([term.weight for term in CLOSURE_TERMS])
+        violations = {k: weights * np.abs(closure_violations(x)) for k, x in generated.items()}
+        simulated = weights * np.abs(closure_violations(test.x))
+        figure = plots.closure_plot(violations, names, simulated)
+        plots.save_figure(figure, figures / "closure.png")
+
+
+def _file_digests(paths: str | Sequence[str]) -> dict[str, str]:
+    names = [paths] if isinstance(paths, str) else list(paths)
+    return {
+        Path(name).name: sha256(Path(name).read_bytes()).hexdigest()
+        for name in names
+        if Path(name).is_file()
+    }
+
+
+def infer_with(
+    likelihood: Likelihood,
+    config: RunConfig,
+    path: Path,
+    title: str,
+    reporter: Reporter,
+    records: Mapping[str, Any] | None = None,
+    settings: McmcSettings | None = None,
+) -> InferenceData:
+    """Sample the posterior of a likelihood under the run's prior, save it, tell convergence."""
+    prior = config.prior.build(tuple(likelihood.parameter_names))
+    with reporter.task(f"sampling the posterior ({title})") as progress:
+        posterior = sample_posterior(
+            likelihood, prior, settings or config.mcmc.build(), config.seed, progress, records
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_posterior(posterior, path)
+    for complaint in diagnostics_of(posterior).complaints:
+        reporter.warn(f"{title}: {complaint}")
+    return posterior
+
+
+def infer_run(
+    folder: Path, observed_paths: str | Sequence[str], reporter: Reporter | None = None
+) -> InferenceData:
+    """Sample the posterior given observed events; writes `posterior.nc` and a corner plot."""
+    reporter = reporter or Quiet()
+    config = read_run_config(folder)
+    surrogate = load_surrogate(folder)
+    observed = read_with(observed_paths, "reading observed events", reporter, config)
+    likelihood = CachedLikelihood(surrogate, observed.x)
+    title = RECIPES[config.recipe].title
+    records = {
+        "recipe": config.recipe,
+        "config": json.loads(config.to_json()),
+        "surrogate": surrogate.record.to_dict()["digests"],
+        "observed_digest": observed.digest,
+        "observed_files": _file_digests(observed_paths),
+    }
+    posterior = infer_with(likelihood, config, folder / POSTERIOR, title, reporter, records)
+    names = tuple(surrogate.parameter_names)
+    figure = plots.corner_plot({title: draws_of(posterior)}, None, truth_of(observed), names)
+    plots.save_figure(figure, folder / "figures" / "posterior.png")
+    return posterior
+
+
+SUMMARY_HEADER = ("parameter", "mean", "width", "68% interval", "95% interval")
+
+
+def summary_cells(posterior: InferenceData) -> list[tuple[str, ...]]:
+    """Return one row of text per parameter, under `SUMMARY_HEADER`."""
+    summary = summarise(posterior)
+    rows = []
+    for k, name in enumerate(summary.parameter_names):
+        boxes = [f"[{box[k][0]:+.3f}, {box[k][1]:+.3f}]" for box in summary.intervals.values()]
+        mean = f"{summary.mean[k]:+.3f} ± {summary.mean_error[k]:.3f}"
+        rows.append((name, mean, f"{summary.std[k]:.3f}", *boxes))
+    return rows
+
+
+def _stored_surface(folder: Path) -> SurfaceMetrics:
+    path = folder / METRICS
+    if not path.is_file():
+        return SurfaceMetrics()
+    metrics = json.loads(path.read_text())
+    return SurfaceMetrics(metrics["closure_generated"], metrics["reconstruction_error"])
+
+
+def compare_runs(
+    folders: Sequence[Path],
+    observed_paths: str | Sequence[str],
+    output: Path,
+    reporter: Reporter | None = None,
+    *,
+    with_exact: bool = True,
+) -> Comparison:
+    """Compare trained runs on the same observed events; writes a table (md, csv, json), a figure.
+
+    Closure and reconstruction error come from each run's `metrics.json` (see `evaluate_run`).
+
+    Raises:
+        MissingReference: the exact posterior was asked for and the file does not carry it.
+    """
+    reporter = reporter or Quiet()
+    configs = [read_run_config(folder) for folder in folders]
+    observed = read_with(observed_paths, "reading observed events", reporter, configs[0])
+    exact = exact_likelihood(observed) if with_exact else None
+    titles = [RECIPES[config.recipe].title for config in configs]
+    labels = [
+        title if titles.count(title) == 1 else f"{title} ({config.name})"
+        for title, config in zip(titles, configs, strict=True)
+    ]
+    likelihoods = {
+        label: CachedLikelihood(load_surrogate(folder), observed.x)
+        for label, folder in zip(labels, folders, strict=True)
+    }
+    surfaces = {
+        label: _stored_surface(folder) for label, folder in zip(labels, folders, strict=True)
+    }
+    prior = configs[0].prior.build(observed.parameter_names)
+    with reporter.task("posteriors on one grid") as progress:
+        comparison = compare_posteriors(
+            likelihoods, prior, exact, truth_of(observed), surfaces, progress=progress
+        )
+    table = comparison.table
+    write_text(output / "comparison.md", table.to_markdown())
+    write_text(output / "comparison.csv", table.to_csv())
+    write_text(output / "comparison.json", table.to_json())
+    figure = plots.posterior_comparison_plot(table)
+    plots.save_figure(figure, output / "comparison.png")
+    reporter.table(table.caption, table.header, table.cells())
+    return comparison
