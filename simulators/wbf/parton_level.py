@@ -14,7 +14,7 @@ from simulators.wbf.constants import BEAM_ENERGY_SUM, PB_GEV2
 from simulators.wbf.matrix_element import channel_sum
 from simulators.wbf.parton_density import X_MIN, quark_sums
 
-__all__ = ["PROCESSES", "check_process", "differential_coefficients", "luminosities"]
+__all__ = ["FLUX", "PROCESSES", "check_process", "differential_coefficients", "luminosities"]
 
 Array = NDArray[np.float64]
 
@@ -24,7 +24,7 @@ Z and photon exchange."""
 
 _VALENCE = (("u",), ("d",))
 _SUMS = (("u", "c"), ("d", "s"), ("ubar", "cbar"), ("dbar", "sbar"))
-_FLUX = PB_GEV2 / (8 * (2 * math.pi) ** 5)
+FLUX = PB_GEV2 / (8 * (2 * math.pi) ** 5)
 
 
 def check_process(channel: str) -> None:
@@ -89,4 +89,4 @@ def differential_coefficients(k1: Array, k2: Array, higgs: Array, channel: str) 
     half1, half2 = 0.5 * BEAM_ENERGY_SUM * x1, 0.5 * BEAM_ENERGY_SUM * x2
     p1 = np.stack([half1, zero, zero, half1])
     p2 = np.stack([half2, zero, zero, -half2])
-    return channel_sum(p1, p2, k1, k2, weights) * (_FLUX / (shat * shat))
+    return channel_sum(p1, p2, k1, k2, weights) * (FLUX / (shat * shat))

@@ -1,0 +1,67 @@
+"""The JSON record of a benchmark: metrics, seeds, command, commit, machine."""
+
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def write_record(
+    name: str, size: str, metrics: Mapping[str, float], seeds: list[int], out: Path | None
+) -> Path:
+    """Write benchmarks/results/<name>.json (or `out`) with where the numbers come from.
+
+    Args:
+        name: Name of the benchmark, also of its file.
+        size: "small", "medium" or "large".
+        metrics: Flat name -> number.
+        seeds: Seeds used.
+        out: Another file to write.
+    """
+    record = {
+        "benchmark": name,
+        "size": size,
+        "metrics": dict(metrics),
+        "seeds": seeds,
+        "command": shlex.join(["python", f"benchmarks/{name}.py", *sys.argv[1:]]),
+        "commit": _commit(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": {
+            "processor": _processor(),
+            "cpus": os.cpu_count(),
+            "system": platform.system(),
+            "python": platform.python_version(),
+        },
+    }
+    path = out or RESULTS / f"{name}.json"
+    partial = path.with_name(f".{path.name}.part")
+    partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)
+    return path
+
+
+def _commit() -> str:
+    try:
+        answer = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return answer.stdout.strip()
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
