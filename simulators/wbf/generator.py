@@ -37,6 +37,10 @@ Index = NDArray[np.intp]
 Progress = Callable[[int, int], None]
 
 
+WINDOW = 2 * CHUNK
+"""Events that proposals are tried for at a time; the others wait."""
+
+
 @dataclass(frozen=True)
 class SimulatedEvents:
     """Unweighted events with their truth.
@@ -104,7 +108,9 @@ def generate_events(
     proposal, units = adapted_proposal(channel), theta_units(setting)
     bound = proposal.max_weight(points * SCALE_PER_TEV2[setting])
     acceptance = monomials(points) * units / bound[:, None]
-    pending = np.arange(len(points))
+    waiting = WINDOW
+    pending = np.arange(min(WINDOW, len(points)))
+    n_done = 0
     while pending.size:
         proposals = draw_proposals(rng, proposal.mixture, channel)
         tried, accepted = _accept(proposals, acceptance, pending, rng, tally)
@@ -112,11 +118,13 @@ def generate_events(
         kept = inside_cuts(momenta_from_coordinates(chosen_jets, chosen_photons))
         tally.n_dropped += int(np.count_nonzero(~kept))
         jets[tried[kept]], photons[tried[kept]] = chosen_jets[kept], chosen_photons[kept]
-        still = np.ones(len(points), dtype=bool)
-        still[tried[kept]] = False
-        pending = pending[still[pending]]
+        n_kept = int(np.count_nonzero(kept))
+        admitted = np.arange(waiting, min(waiting + n_kept, len(points)))
+        pending = np.concatenate([np.setdiff1d(pending, tried[kept]), admitted])
+        waiting += n_kept
+        n_done += n_kept
         if progress:
-            progress(len(points) - pending.size, len(points))
+            progress(n_done, len(points))
     return _with_truth(jets, photons, points, channel, setting, tally)
 
 

@@ -8,7 +8,6 @@ from simulators.errors import InvalidRequest
 from simulators.wbf.adaptation import adapted_proposal
 from simulators.wbf.event_model import (
     density_coefficients,
-    fiducial_cross_section,
     inside_cuts,
     log_likelihood,
     monomials,
@@ -93,18 +92,19 @@ def test_drawn_parameter_points_stay_and_nothing_is_used_twice(channel, setting)
     assert events.overweight_fraction < 1e-3
 
 
-def test_events_belong_to_their_own_parameter_point():
-    """Calibration with one event each: theta_i ranks uniformly in its own exact posterior."""
+@pytest.mark.parametrize("setting", ["tuned", "paper"])
+def test_events_belong_to_their_own_parameter_point(setting):
+    """E[z - 2 z^2] = 0 for z = p/(p + p') - 1/2, theta' another draw: p/(p + p') is calibrated."""
     rng = np.random.default_rng(15)
-    theta = rng.standard_normal((4000, 2))
-    events = generate_events(theta, rng)
-    others = rng.standard_normal((200, 2))
-    weights = monomials(others)
-    posterior = (events.components @ weights.T) / (weights @ fiducial_cross_section("ud"))
-    posterior /= posterior.sum(axis=1, keepdims=True)
-    for axis in range(2):
-        rank = (posterior * (others[None, :, axis] < theta[:, None, axis])).sum(axis=1)
-        assert stats.kstest(rank, "uniform").statistic < 0.06
+    theta, other = rng.standard_normal((2, 20_000, 2))
+    events = generate_events(theta, rng, setting=setting)
+    own = log_likelihood(events.momenta, theta, setting=setting)
+    foreign = log_likelihood(events.momenta, other, setting=setting)
+    z = 1 / (1 + np.exp(foreign - own)) - 0.5
+    deviation = z - 2 * z**2
+    error = deviation.std() / np.sqrt(len(z))
+    assert abs(deviation.mean()) < 4 * error
+    assert 2 * (z**2).mean() > 20 * error  # events of another theta would be noticed
 
 
 def test_the_same_state_gives_the_same_events():
