@@ -65,6 +65,8 @@ def metadata(
                 "channel": channel,
                 "setting": setting,
                 "scale_per_tev2": scale,
+            },
+            "statistics": {
                 "n_proposed": events.n_proposed,
                 "n_dropped_by_rounding": events.n_dropped,
                 "overweight_fraction": events.overweight_fraction,

@@ -120,7 +120,7 @@ def test_metadata_describes_the_file(prior_file):
     assert record["theta_sampling"] == {"kind": "normal", "mean": [0, 0], "std": [1, 1]}
     assert record["simulator"]["settings"]["channel"] == channel
     assert record["simulator"]["settings"]["setting"] == setting
-    assert record["simulator"]["settings"]["overweight_fraction"] < 1e-2
+    assert record["simulator"]["statistics"]["overweight_fraction"] < 1e-2
     assert [p["name"] for p in record["parameters"]] == ["CWL2", "CPWL2"]
     for parameter in record["parameters"]:
         values = data[f"theta.{parameter['name']}"]
