@@ -113,16 +113,16 @@ def generate_events(
     n_done = 0
     while pending.size:
         proposals = draw_proposals(rng, proposal.mixture, channel)
-        tried, accepted = _accept(proposals, acceptance, pending, rng, tally)
+        slots, accepted = _accept(proposals, acceptance[pending], rng, tally)
         chosen_jets, chosen_photons = _rounded(proposals, accepted)
         kept = inside_cuts(momenta_from_coordinates(chosen_jets, chosen_photons))
         tally.n_dropped += int(np.count_nonzero(~kept))
-        jets[tried[kept]], photons[tried[kept]] = chosen_jets[kept], chosen_photons[kept]
-        n_kept = int(np.count_nonzero(kept))
-        admitted = np.arange(waiting, min(waiting + n_kept, len(points)))
-        pending = np.concatenate([np.setdiff1d(pending, tried[kept]), admitted])
-        waiting += n_kept
-        n_done += n_kept
+        slots = slots[kept]
+        jets[pending[slots]], photons[pending[slots]] = chosen_jets[kept], chosen_photons[kept]
+        admitted = np.arange(waiting, min(waiting + slots.size, len(points)))
+        pending = np.concatenate([np.delete(pending, slots), admitted])
+        waiting += slots.size
+        n_done += slots.size
         if progress:
             progress(n_done, len(points))
     return _with_truth(jets, photons, points, channel, setting, tally)
@@ -139,20 +139,26 @@ class _Tally:
 def _accept(
     proposals: Proposals,
     acceptance: Array,
-    pending: Index,
     rng: np.random.Generator,
     tally: _Tally,
 ) -> tuple[Index, Index]:
-    """Try every proposal for one pending event: (events, proposals) of the acceptances."""
+    """Try every proposal for one pending event: (pending events, proposals) of the acceptances.
+
+    Args:
+        proposals: n proposals, each tried once.
+        acceptance: w(theta)/max weight of the pending events, (n_pending, 6).
+        rng: Random numbers.
+        tally: Counts to add to.
+    """
     n = proposals.position.size
-    tried = np.resize(pending, n)
+    tried = np.arange(n) % len(acceptance)
     probability = np.einsum("nk,kn->n", acceptance[tried], proposals.coefficients)
     tally.n_proposed += proposals.n_proposed
     tally.weight += float(probability.sum())
     tally.excess += float(np.maximum(probability - 1, 0).sum())
     accepted = np.flatnonzero(rng.random(n) < probability)
-    events, first = np.unique(tried[accepted], return_index=True)
-    return events, accepted[first]
+    slots, first = np.unique(tried[accepted], return_index=True)
+    return slots, accepted[first]
 
 
 def _rounded(proposals: Proposals, chosen: Index) -> tuple[Array32, Array32]:
