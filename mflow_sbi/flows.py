@@ -36,7 +36,7 @@ class FlowOptions:
     """Architecture of a flow: `layers` x (LU linear with permutation, coupling).
 
     Args:
-        layers: number of coupling layers.
+        layers: number of coupling layers; 0 leaves a linear map.
         hidden: width of the conditioner network.
         blocks: residual blocks of the conditioner network.
         coupling: "spline" (rational-quadratic) or "affine".
@@ -52,9 +52,10 @@ class FlowOptions:
     bound: float = 6.0
 
     def __post_init__(self) -> None:
-        for name in ("layers", "hidden", "bins"):
-            if getattr(self, name) < 1:
-                message = f"flow option {name}: expected at least 1, got {getattr(self, name)}"
+        for name, least in (("layers", 0), ("hidden", 1), ("blocks", 0), ("bins", 2)):
+            value = getattr(self, name)
+            if value < least:
+                message = f"flow option {name}: expected at least {least}, got {value}"
                 raise ConfigurationError(message)
         if self.coupling not in ("spline", "affine"):
             message = f"flow option coupling: expected 'spline' or 'affine', got {self.coupling!r}"
@@ -127,11 +128,16 @@ class ConditionalFlow(nn.Module):
     def _context(self, theta: Parameters | None) -> Tensor | None:
         return theta if self.parameter_dim else None
 
-    def log_prob(self, u: Latents, theta: Parameters | None = None) -> LogProbs:
-        """Return log p(u|theta), rows paired, (N, d), (N, p) -> (N,)."""
+    def encode_noise(self, u: Latents, theta: Parameters | None = None) -> tuple[Tensor, LogProbs]:
+        """Return T(u; theta) and log|det dT/du|, (N, d) -> ((N, d), (N,))."""
         white, log_det_white = self.whitening(u)
         noise, log_det = self.transform(white, self._context(theta))
-        return self.base.log_prob(noise) + log_det + log_det_white
+        return noise, log_det + log_det_white
+
+    def log_prob(self, u: Latents, theta: Parameters | None = None) -> LogProbs:
+        """Return log p(u|theta), rows paired, (N, d), (N, p) -> (N,)."""
+        noise, log_det = self.encode_noise(u, theta)
+        return self.base.log_prob(noise) + log_det
 
     def decode_noise(self, noise: Tensor, theta: Parameters | None = None) -> Latents:
         """Return T^-1(noise; theta), (N, d)."""

@@ -2,8 +2,8 @@
 
 | recipe | surrogate | measure | default schedule |
 |---|---|---|---|
-| `mflow` | manifold-learning flow (arXiv:2003.13913) | manifold | manifold, then density |
-| `af` | ambient flow | ambient | maximum likelihood |
+| `mflow` | manifold-learning flow (arXiv:2003.13913) | manifold | manifold, reference, density |
+| `af` | ambient flow | ambient | reference, density |
 """
 
 import difflib
@@ -29,6 +29,7 @@ from mflow_sbi.training import (
     LatentNegativeLogProb,
     Phase,
     Reconstruction,
+    ReferenceNegativeLogProb,
     Schedule,
     TrainingEvents,
     fit,
@@ -46,6 +47,14 @@ __all__ = [
 ]
 
 
+def _reference_options() -> FlowOptions:
+    return FlowOptions(layers=8, hidden=64)
+
+
+def _density_options() -> FlowOptions:
+    return FlowOptions(layers=4, hidden=64)
+
+
 @dataclass(frozen=True)
 class ManifoldOptions:
     """Architecture of the M-flow.
@@ -53,33 +62,46 @@ class ManifoldOptions:
     Args:
         latent_dim: dimension of the surface.
         chart: flow of the invertible chart.
-        density: flow of the latent density.
+        reference: flow without theta that straightens the chart's coordinates (0 layers: they
+            are whitened only).
+        density: conditional flow of the latents.
     """
 
     latent_dim: int = 14
-    chart: FlowOptions = field(default_factory=lambda: FlowOptions(layers=6, hidden=128))
-    density: FlowOptions = field(default_factory=lambda: FlowOptions(layers=8, hidden=64))
+    chart: FlowOptions = field(
+        default_factory=lambda: FlowOptions(layers=6, hidden=128, blocks=2, coupling="affine")
+    )
+    reference: FlowOptions = field(default_factory=_reference_options)
+    density: FlowOptions = field(default_factory=_density_options)
 
 
 @dataclass(frozen=True)
 class AmbientOptions:
-    """Architecture of the ambient flow."""
+    """Architecture of the ambient flow: unconditional layers first, then conditional ones."""
 
-    density: FlowOptions = field(default_factory=lambda: FlowOptions(layers=8, hidden=64))
+    reference: FlowOptions = field(default_factory=_reference_options)
+    density: FlowOptions = field(default_factory=_density_options)
 
 
 def _build_mflow(
     head: LinearHead, parameter_dim: int, options: ManifoldOptions, seed: int
 ) -> ManifoldFlow:
-    chart = build_invertible_chart(head, options.latent_dim, options.chart, seed)
-    density = build_flow(options.latent_dim, parameter_dim, options.density, seed + 1)
-    return ManifoldFlow(chart, density)
+    d = options.latent_dim
+    return ManifoldFlow(
+        build_invertible_chart(head, d, options.chart, seed),
+        build_flow(d, 0, options.reference, seed + 1),
+        build_flow(d, parameter_dim, options.density, seed + 2),
+    )
 
 
 def _build_ambient(
     head: LinearHead, parameter_dim: int, options: AmbientOptions, seed: int
 ) -> AmbientFlow:
-    return AmbientFlow(head, build_flow(head.rank, parameter_dim, options.density, seed + 1))
+    return AmbientFlow(
+        head,
+        build_flow(head.rank, 0, options.reference, seed + 1),
+        build_flow(head.rank, parameter_dim, options.density, seed + 2),
+    )
 
 
 @dataclass(frozen=True)
@@ -128,9 +150,25 @@ _MANIFOLD_PHASE = Phase(
     "manifold",
     objectives=((Reconstruction(), 1.0), (CoordinateNorm(), 1e-3)),
     trains=("chart",),
+    epochs=4,
+    batch_size=250,
+    clip_norm=1.0,
+)
+_REFERENCE_PHASE = Phase(
+    "reference",
+    objectives=((ReferenceNegativeLogProb(), 1.0),),
+    trains=("reference",),
+    epochs=4,
+    batch_size=300,
+    clip_norm=5.0,
 )
 _DENSITY_PHASE = Phase(
-    "density", objectives=((LatentNegativeLogProb(), 1.0),), trains=("density",)
+    "density",
+    objectives=((LatentNegativeLogProb(), 1.0),),
+    trains=("density",),
+    epochs=8,
+    batch_size=500,
+    clip_norm=5.0,
 )
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
@@ -142,7 +180,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             measure=ManifoldFlow.measure,
             options=ManifoldOptions,
             build=_build_mflow,
-            schedule=Schedule((_MANIFOLD_PHASE, _DENSITY_PHASE)),
+            schedule=Schedule((_MANIFOLD_PHASE, _REFERENCE_PHASE, _DENSITY_PHASE)),
         ),
         "af": Recipe(
             name="af",
@@ -151,7 +189,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             measure=AmbientFlow.measure,
             options=AmbientOptions,
             build=_build_ambient,
-            schedule=Schedule((_DENSITY_PHASE,)),
+            schedule=Schedule((_REFERENCE_PHASE, _DENSITY_PHASE)),
         ),
     }
 )

@@ -14,14 +14,18 @@ GOOD = {"name": "toy", "events": "a.root"}
 
 def test_defaults_are_those_of_the_recipe():
     config = parse_config(GOOD)
-    assert [phase.name for phase in config.schedule().phases] == ["manifold", "density"]
+    assert [phase.name for phase in config.schedule().phases] == [
+        "manifold",
+        "reference",
+        "density",
+    ]
     assert config.prior.build(("a", "b")) == NormalPrior(("a", "b"), (0, 0), (1, 1))
     assert config.event_paths() == ["a.root"]
 
 
 def test_changes_reach_the_schedule_and_survive_json():
     config = parse_config({**GOOD, "phases": {"density": {"epochs": 4}}, "cycles": 2})
-    assert config.schedule().phases[1].epochs == 4
+    assert config.schedule().phases[2].epochs == 4
     assert config.schedule().cycles == 2
     assert parse_config(json.loads(config.to_json())) == config
 
@@ -33,7 +37,7 @@ def test_changes_reach_the_schedule_and_survive_json():
         ({"recipe": "mfow"}, "did you mean 'mflow'"),
         ({"options": {"latentdim": 3}}, "did you mean 'latent_dim'"),
         ({"options": {"chart": {"hiden": 3}}}, "did you mean 'hidden'"),
-        ({"options": {"chart": {"layers": 0}}}, "layers: expected at least 1, got 0"),
+        ({"options": {"chart": {"layers": -1}}}, "layers: expected at least 0, got -1"),
         ({"options": {"chart": {"coupling": "quadratic"}}}, "expected 'spline' or 'affine'"),
         ({"phases": {"manifold": {"epoch": 3}}}, "did you mean 'epochs'"),
         ({"phases": {"manyfold": {"epochs": 3}}}, "unknown phases"),

@@ -22,8 +22,13 @@ from mflow_sbi.training import FitSettings
 NAMES = ("a", "b", "c", "d", "total")
 SMALL_FLOW = {"layers": 2, "hidden": 16, "bins": 5}
 OPTIONS = {
-    "mflow": {"latent_dim": 2, "chart": SMALL_FLOW, "density": SMALL_FLOW},
-    "af": {"density": SMALL_FLOW},
+    "mflow": {
+        "latent_dim": 2,
+        "chart": SMALL_FLOW,
+        "reference": SMALL_FLOW,
+        "density": SMALL_FLOW,
+    },
+    "af": {"reference": SMALL_FLOW, "density": SMALL_FLOW},
 }
 
 

@@ -1,16 +1,24 @@
 r"""The manifold-learning flow: log p(x|theta) = log p(u|theta) - 1/2 log det J^T J, u = encode(x).
 
+The chart's own coordinates s are straightened by a reference flow R that knows no theta, trained
+by maximum likelihood on all events: u = R(s) is close to a standard normal, whatever thin
+directions s has.  The conditional density then has only to learn what theta changes:
+
+    encode(x) = R(chart.encode(x)),   decode(u) = chart.decode(R^-1(u)),   J = d decode / d u
+
+This is the latent flow of the M-flow with its first layers unconditional; densities stay exact.
+
 References:
     Flows for simultaneous manifold learning and density estimation (Brehmer and Cranmer, 2020),
     arXiv:2003.13913, eq. 6.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import torch
 from torch import Tensor, nn
 
-from mflow_sbi.charts import Chart
+from mflow_sbi.charts import Chart, exact_log_volume
 from mflow_sbi.flows import ConditionalFlow
 from mflow_sbi.interfaces import Events, Latents, LogProbs, Measure, Parameters
 
@@ -26,9 +34,10 @@ class ManifoldFlow(nn.Module):
 
     measure: Measure = "manifold"
 
-    def __init__(self, chart: Chart, density: ConditionalFlow) -> None:
+    def __init__(self, chart: Chart, reference: ConditionalFlow, density: ConditionalFlow) -> None:
         super().__init__()
         self.chart = chart
+        self.reference = reference
         self.density = density
         self.ambient_dim = chart.ambient_dim
         self.latent_dim = chart.latent_dim
@@ -37,21 +46,31 @@ class ManifoldFlow(nn.Module):
     @property
     def trainable_parts(self) -> Mapping[str, nn.Module]:
         """The parts that a training phase may name."""
-        return {"chart": self.chart, "density": self.density}
+        return {"chart": self.chart, "reference": self.reference, "density": self.density}
 
     @torch.no_grad()
     def prepare(self, part: str, x: Events) -> None:
-        """Fit what the named part takes from data before gradients: the density's whitening."""
-        if part == "density":
-            self.density.fit_whitening(self.encode(x))
+        """Fit what the named part takes from data before gradients: the reference's whitening."""
+        if part == "reference":
+            self.reference.fit_whitening(self.chart.encode(x))
+
+    def resting_encoder(self, trains: Collection[str]) -> Callable[[Events], Latents] | None:
+        """Return the part of the encoding that rests while the named parts train, if any."""
+        if "chart" in trains:
+            return None
+        return self.chart.encode if "reference" in trains else self.encode
+
+    def reference_log_prob(self, resting: Latents) -> LogProbs:
+        """Return log of the reference density of the chart's coordinates, (N,)."""
+        return self.reference.log_prob(resting)
 
     def encode(self, x: Events) -> Latents:
-        """Return the latents, (N, n) -> (N, d)."""
-        return self.chart.encode(x)
+        """Return the straightened latents, (N, n) -> (N, d)."""
+        return self.reference.encode_noise(self.chart.encode(x))[0]
 
     def decode(self, u: Latents) -> Events:
         """Return the events on the surface, (N, d) -> (N, n)."""
-        return self.chart.decode(u)
+        return self.chart.decode(self.reference.decode_noise(u))
 
     def project(self, x: Events) -> Events:
         """Return decode(encode(x)), (N, n) -> (N, n)."""
@@ -63,7 +82,7 @@ class ManifoldFlow(nn.Module):
 
     def log_volume(self, u: Latents) -> Tensor:
         """Return 1/2 log det J^T J at u, exact, (N,)."""
-        return self.chart.log_volume(u)
+        return exact_log_volume(self.decode, u)
 
     def latent_log_prob(self, u: Latents, theta: Parameters) -> LogProbs:
         """Return log p(u|theta), rows paired, (N,)."""

@@ -6,6 +6,7 @@ from mflow_sbi.training.objectives import (
     LatentNegativeLogProb,
     Objective,
     Reconstruction,
+    ReferenceNegativeLogProb,
     TrainingBatch,
 )
 from mflow_sbi.training.schedules import Phase, Schedule
@@ -18,6 +19,7 @@ __all__ = [
     "Objective",
     "Phase",
     "Reconstruction",
+    "ReferenceNegativeLogProb",
     "Schedule",
     "TrainingBatch",
     "TrainingEvents",

@@ -6,7 +6,7 @@ so that a run resumed from a checkpoint repeats the uninterrupted run bit for bi
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -29,6 +29,7 @@ __all__ = ["FitSettings", "HistoryRecord", "TrainingEvents", "fit"]
 WARM_UP_SHARE = 0.05
 FINAL_RATE_SHARE = 0.01
 ENCODING_ROWS = 8192
+PREPARING_ROWS = 100_000
 
 
 class Trainable(Protocol):
@@ -43,8 +44,8 @@ class Trainable(Protocol):
         """Fit what the part takes from data before gradients."""
         ...
 
-    def encode(self, x: Tensor) -> Tensor:
-        """Return latents."""
+    def resting_encoder(self, trains: Collection[str]) -> Callable[[Tensor], Tensor] | None:
+        """Return the part of the encoding that rests while the named parts train, if any."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -153,17 +154,18 @@ def learning_rate_share(step: int, total: int) -> float:
 
 
 @torch.no_grad()
-def _with_latents(surrogate: Trainable, events: TrainingEvents, phase: Phase) -> TrainingBatch:
-    """Return all events as one batch, encoded once if the chart rests in this phase."""
-    if "chart" in phase.trains:
+def _with_resting(surrogate: Trainable, events: TrainingEvents, phase: Phase) -> TrainingBatch:
+    """Return all events as one batch, with what of the encoding rests computed once."""
+    encoder = surrogate.resting_encoder(phase.trains)
+    if encoder is None:
         return TrainingBatch(events.x, events.theta)
-    latents = torch.cat([surrogate.encode(part) for part in events.x.split(ENCODING_ROWS)])
-    return TrainingBatch(events.x, events.theta.to(latents.dtype), latents)
+    resting = torch.cat([encoder(part) for part in events.x.split(ENCODING_ROWS)])
+    return TrainingBatch(events.x, events.theta.to(resting.dtype), resting)
 
 
 def _rows(batch: TrainingBatch, index: Tensor) -> TrainingBatch:
-    latents = None if batch.latents is None else batch.latents[index]
-    return TrainingBatch(batch.x[index], batch.theta[index], latents)
+    resting = None if batch.resting is None else batch.resting[index]
+    return TrainingBatch(batch.x[index], batch.theta[index], resting)
 
 
 def _batches(batch: TrainingBatch, order: Tensor, size: int) -> Iterator[TrainingBatch]:
@@ -271,7 +273,7 @@ class _Run:
         if self.epochs_done(phase, cycle) == 0:
             if cycle == 0:
                 for part in phase.trains:
-                    self.surrogate.prepare(part, self.train.x)
+                    self.surrogate.prepare(part, self.train.x[:PREPARING_ROWS])
             state.best_validation, state.best_tensors = math.inf, None
             state.epochs_since_best = 0
         return state
@@ -279,8 +281,8 @@ class _Run:
     def run_phase(self, phase: Phase, cycle: int, on_epoch: EpochCallback) -> None:
         """Train one phase of one cycle and leave the surrogate at its best held-out epoch."""
         state = self.begin(phase, cycle)
-        data = _with_latents(self.surrogate, self.train, phase)
-        held_out = _with_latents(self.surrogate, self.held_out, phase)
+        data = _with_resting(self.surrogate, self.train, phase)
+        held_out = _with_resting(self.surrogate, self.held_out, phase)
         steps_per_epoch = max(1, len(data.x) // phase.batch_size)
         total_steps = steps_per_epoch * phase.epochs * self.schedule.cycles
         index = list(self.schedule.phase_names).index(phase.name)

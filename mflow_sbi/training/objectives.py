@@ -9,21 +9,38 @@ from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
+from mflow_sbi.errors import TrainingError
+
 __all__ = [
     "CoordinateNorm",
     "LatentNegativeLogProb",
     "Objective",
     "Reconstruction",
+    "ReferenceNegativeLogProb",
     "TrainingBatch",
 ]
 
 
 class TrainingBatch(NamedTuple):
-    """Standardised events (N, n), parameters (N, p) and, where the chart rests, latents (N, d)."""
+    """Standardised events (N, n), parameters (N, p), and what of the encoding rests, (N, d).
+
+    `resting` is computed once per phase: the latents while the density trains, the chart's own
+    coordinates while the reference trains, None while the chart itself moves.
+    """
 
     x: Tensor
     theta: Tensor
-    latents: Tensor | None = None
+    resting: Tensor | None = None
+
+    def require_resting(self) -> Tensor:
+        """Return the resting part of the encoding, or say what the phase lacks."""
+        if self.resting is None:
+            message = (
+                "this objective trains a density at fixed chart; train the chart in a phase of "
+                "its own"
+            )
+            raise TrainingError(message)
+        return self.resting
 
 
 class Objective(Protocol):
@@ -54,12 +71,18 @@ class CoordinateNorm:
 
 
 @dataclass(frozen=True)
+class ReferenceNegativeLogProb:
+    """-mean log p_ref(s): maximum likelihood of the reference flow, which knows no theta."""
+
+    def __call__(self, surrogate: Any, batch: TrainingBatch) -> Tensor:  # noqa: ANN401
+        """Return the negative mean log density of the chart's resting coordinates."""
+        return -surrogate.reference_log_prob(batch.require_resting()).mean()
+
+
+@dataclass(frozen=True)
 class LatentNegativeLogProb:
     """-mean log p(u|theta): maximum likelihood of the latent density at fixed chart."""
 
     def __call__(self, surrogate: Any, batch: TrainingBatch) -> Tensor:  # noqa: ANN401
         """Return the negative mean log density of the latents."""
-        latents = batch.latents
-        if latents is None:
-            latents = surrogate.encode(batch.x).detach()
-        return -surrogate.latent_log_prob(latents, batch.theta).mean()
+        return -surrogate.latent_log_prob(batch.require_resting(), batch.theta).mean()

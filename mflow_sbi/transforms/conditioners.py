@@ -41,7 +41,8 @@ class ResidualConditioner(nn.Module):
         self, in_features: int, out_features: int, *, context_dim: int, hidden: int, blocks: int
     ) -> None:
         super().__init__()
-        self.first = nn.Linear(in_features + context_dim, hidden)
+        self.has_inputs = in_features + context_dim > 0
+        self.first = nn.Linear(max(1, in_features + context_dim), hidden)
         self.blocks = nn.ModuleList(_GatedBlock(hidden, context_dim) for _ in range(blocks))
         self.last = nn.Linear(hidden, out_features)
         nn.init.zeros_(self.last.weight)
@@ -49,7 +50,10 @@ class ResidualConditioner(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Return the parameters for identity features x, (out_features, N)."""
-        h = self.first(x if context is None else torch.cat([x, context], dim=-1))
+        inputs = x if context is None else torch.cat([x, context], dim=-1)
+        if not self.has_inputs:  # one feature without parameters: free numbers, not a network
+            inputs = torch.ones_like(x.sum(dim=-1, keepdim=True))
+        h = self.first(inputs)
         for block in self.blocks:
             h = block(h, context)
         last = self.last

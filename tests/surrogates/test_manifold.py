@@ -31,15 +31,30 @@ class Stereographic(Chart):
         return torch.cat([2.0 * u, square - 1.0], dim=-1) / (square + 1.0)
 
 
-def _density(features: int, scale: float = 0.3) -> ConditionalFlow:
-    options = FlowOptions(layers=3, hidden=16, bins=5, bound=3.0)
-    density = build_flow(features, 1, options, seed=4).double()
+def _flow(features: int, parameter_dim: int, layers: int) -> ConditionalFlow:
+    options = FlowOptions(layers=layers, hidden=16, bins=5, bound=3.0)
+    density = build_flow(features, parameter_dim, options, seed=4).double()
     generator = torch.Generator().manual_seed(8)
     with torch.no_grad():
         for parameter in density.parameters():
             noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
-            parameter += scale * noise
+            parameter += 0.2 * noise
     return density
+
+
+def _density(features: int) -> ConditionalFlow:
+    return _flow(features, 1, layers=2)
+
+
+def _reference(features: int) -> ConditionalFlow:
+    reference = _flow(features, 0, layers=2)
+    u = torch.randn(300, features, generator=torch.Generator().manual_seed(6)).double()
+    reference.fit_whitening(0.8 * u + 0.1)
+    return reference
+
+
+def _mflow(chart: Chart) -> ManifoldFlow:
+    return ManifoldFlow(chart, _reference(chart.latent_dim), _density(chart.latent_dim))
 
 
 def _theta(n: int) -> Tensor:
@@ -47,7 +62,7 @@ def _theta(n: int) -> Tensor:
 
 
 def test_density_on_the_circle_integrates_to_one():
-    flow = ManifoldFlow(Stereographic(1), _density(1))
+    flow = _mflow(Stereographic(1))
     n = 20_000  # midpoints, never the pole
     angle = (torch.arange(n, dtype=torch.float64) + 0.5) * 2 * math.pi / n
     x = torch.stack([torch.cos(angle), torch.sin(angle)], dim=-1)
@@ -56,7 +71,7 @@ def test_density_on_the_circle_integrates_to_one():
 
 
 def test_density_on_the_sphere_integrates_to_one():
-    flow = ManifoldFlow(Stereographic(2), _density(2))
+    flow = _mflow(Stereographic(2))
     n_z, n_phi = 400, 200
     z = -1 + (torch.arange(n_z, dtype=torch.float64) + 0.5) * 2 / n_z
     phi = (torch.arange(n_phi, dtype=torch.float64) + 0.5) * 2 * math.pi / n_phi
@@ -80,7 +95,7 @@ def _invertible(latent_dim: int, ambient_dim: int) -> Chart:
 
 
 def test_density_on_a_learned_curve_integrates_to_one_over_its_arc_length():
-    flow = ManifoldFlow(_invertible(1, 3), _density(1))
+    flow = _mflow(_invertible(1, 3))
     u = torch.linspace(-30, 30, 30_001, dtype=torch.float64)[:, None]
     x = flow.decode(u).detach()
     length = torch.linalg.vector_norm(x[1:] - x[:-1], dim=-1)  # knows nothing of Jacobians
@@ -91,7 +106,7 @@ def test_density_on_a_learned_curve_integrates_to_one_over_its_arc_length():
 
 @pytest.mark.parametrize(("latent_dim", "ambient_dim"), [(1, 2), (3, 5), (4, 4)])
 def test_both_jacobians_are_those_of_autodiff(latent_dim, ambient_dim):
-    flow = ManifoldFlow(_invertible(latent_dim, ambient_dim), _density(latent_dim))
+    flow = _mflow(_invertible(latent_dim, ambient_dim))
     noise = torch.randn(60, latent_dim, generator=torch.Generator().manual_seed(1)).double()
 
     def generate(one: Tensor) -> Tensor:
@@ -108,7 +123,7 @@ def test_both_jacobians_are_those_of_autodiff(latent_dim, ambient_dim):
 def test_ambient_density_is_that_of_autodiff_and_normalised():
     x = torch.randn(300, 2, generator=torch.Generator().manual_seed(0)).double()
     x = torch.cat([x, x[:, :1] - 2 * x[:, 1:]], dim=-1)  # one linear constraint
-    flow = AmbientFlow(LinearHead.fit(x), _density(2))
+    flow = AmbientFlow(LinearHead.fit(x), _reference(2), _density(2))
     axis = torch.linspace(-20, 20, 401, dtype=torch.float64)
     a, b = torch.meshgrid(axis, axis, indexing="ij")
     plane = torch.stack([a, b], dim=-1).reshape(-1, 2) @ flow.head.basis.T + flow.head.mean
@@ -118,7 +133,7 @@ def test_ambient_density_is_that_of_autodiff_and_normalised():
 
 
 def test_samples_lie_on_the_surface_and_repeat():
-    flow = ManifoldFlow(_invertible(2, 4), _density(2))
+    flow = _mflow(_invertible(2, 4))
     theta = torch.zeros(500, 1, dtype=torch.float64)
     x = flow.sample(theta, seed=1)
     assert flow.reconstruction_error(x).max() < 1e-9
@@ -127,7 +142,7 @@ def test_samples_lie_on_the_surface_and_repeat():
 
 
 def test_likelihood_ratios_do_not_need_the_volume():
-    flow = ManifoldFlow(_invertible(2, 4), _density(2))
+    flow = _mflow(_invertible(2, 4))
     x = flow.sample(torch.zeros(50, 1, dtype=torch.float64), seed=1)
     here, there = torch.full((50, 1), 0.3).double(), torch.full((50, 1), -0.8).double()
     exact = flow.log_prob(x, here) - flow.log_prob(x, there)
@@ -136,8 +151,8 @@ def test_likelihood_ratios_do_not_need_the_volume():
 
 
 def test_surrogates_satisfy_the_protocols():
-    manifold = ManifoldFlow(_invertible(2, 4), _density(2))
-    ambient = AmbientFlow(LinearHead(4, 4), _density(4))
+    manifold = _mflow(_invertible(2, 4))
+    ambient = AmbientFlow(LinearHead(4, 4), _reference(4), _density(4))
     assert isinstance(manifold, ManifoldSurrogate)
     assert isinstance(ambient, Surrogate)
     assert not isinstance(ambient, ManifoldSurrogate)

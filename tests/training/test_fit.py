@@ -15,6 +15,7 @@ from mflow_sbi.training import (
     LatentNegativeLogProb,
     Phase,
     Reconstruction,
+    ReferenceNegativeLogProb,
     Schedule,
     TrainingEvents,
     fit,
@@ -34,7 +35,7 @@ def _events(n: int = 1200) -> TrainingEvents:
 
 def _mflow(seed: int = 0) -> ManifoldFlow:
     chart = build_invertible_chart(LinearHead.fit(_events().x), 1, SMALL, seed)
-    return ManifoldFlow(chart, build_flow(1, 1, SMALL, seed + 1))
+    return ManifoldFlow(chart, build_flow(1, 0, SMALL, seed), build_flow(1, 1, SMALL, seed + 1))
 
 
 def _schedule(epochs: int = 3, cycles: int = 1) -> Schedule:
@@ -42,6 +43,7 @@ def _schedule(epochs: int = 3, cycles: int = 1) -> Schedule:
     return Schedule(
         (
             Phase("manifold", ((Reconstruction(), 1.0),), ("chart",), **options),
+            Phase("reference", ((ReferenceNegativeLogProb(), 1.0),), ("reference",), **options),
             Phase("density", ((LatentNegativeLogProb(), 1.0),), ("density",), **options),
         ),
         cycles,
@@ -85,7 +87,7 @@ class _CutError(Exception):
 
 
 @pytest.mark.parametrize("cycles", [1, 2])
-@pytest.mark.parametrize("cut_after", [1, 3, 4])
+@pytest.mark.parametrize("cut_after", [1, 3, 5, 6, 7])
 def test_a_run_that_was_cut_resumes_bit_for_bit(tmp_path: Path, cut_after: int, cycles: int):
     whole = _mflow()
     expected = fit(whole, _events(), _schedule(3, cycles), FitSettings(seed=3))
@@ -157,7 +159,9 @@ def test_refuses_a_broken_checkpoint(tmp_path: Path):
 
 
 def test_refuses_unknown_parts_and_too_few_events():
-    ambient = AmbientFlow(LinearHead.fit(_events().x), build_flow(3, 1, SMALL, 0))
+    ambient = AmbientFlow(
+        LinearHead.fit(_events().x), build_flow(3, 0, SMALL, 0), build_flow(3, 1, SMALL, 0)
+    )
     with pytest.raises(TrainingError, match="trains \\['chart'\\], but the parts are"):
         fit(ambient, _events(), _schedule(1), FitSettings())
     with pytest.raises(TrainingError, match="both sides of the split"):
