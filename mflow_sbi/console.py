@@ -17,12 +17,16 @@ from rich.table import Table
 
 __all__ = ["Terminal"]
 
+WIDTH_OF_FILES = 160
+
 
 class Terminal:
     """Reports to the terminal: a bar for each task, one line when it is done."""
 
     def __init__(self) -> None:
         self._out = Console(highlight=False)
+        if not self._out.is_terminal:
+            self._out = Console(highlight=False, width=WIDTH_OF_FILES)
         self._err = Console(stderr=True, highlight=False)
 
     @contextmanager

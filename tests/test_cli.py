@@ -1,0 +1,175 @@
+"""The command line end to end at toy size, its exit codes and its one-line errors."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from mflow_sbi import cli
+from mflow_sbi.cli import app, main
+from mflow_sbi.errors import MflowSbiError
+from mflow_sbi.inference import load_posterior
+
+DATA = Path(__file__).parents[1] / "data"
+OBSERVED = DATA / "wbf_tuned_observed_theta_0.5_0.root"
+TRAIN = DATA / "wbf_tuned_train_small.root"
+RUN = """
+name: {name}
+events: {events}
+max_events: 2500
+recipe: {recipe}
+options: {options}
+phases: {phases}
+mcmc: {{ensembles: 2, walkers: 8, burn_in: 10, steps: 20}}
+seed: 3
+"""
+FLOW = "{layers: 2, hidden: 16}"
+OPTIONS = {
+    "mflow": f"{{chart: {FLOW}, reference: {FLOW}, density: {FLOW}}}",
+    "af": f"{{reference: {FLOW}, density: {FLOW}}}",
+}
+ONE_EPOCH = "{epochs: 1, batch_size: 250}"
+PHASES = {
+    "mflow": f"{{manifold: {ONE_EPOCH}, reference: {ONE_EPOCH}, density: {ONE_EPOCH}}}",
+    "af": f"{{reference: {ONE_EPOCH}, density: {ONE_EPOCH}}}",
+}
+
+
+def _invoke(*arguments: object, code: int = 0) -> str:
+    result = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("runs")
+    made = {}
+    for recipe in OPTIONS:
+        text = RUN.format(
+            name=recipe,
+            events=TRAIN,
+            recipe=recipe,
+            options=OPTIONS[recipe],
+            phases=PHASES[recipe],
+        )
+        config = folder / f"{recipe}.yaml"
+        config.write_text(text)
+        made[recipe] = folder / recipe
+        _invoke("train", config, "--folder", made[recipe])
+    return made
+
+
+@pytest.mark.parametrize("recipe", OPTIONS)
+def test_train_infer_evaluate_leave_what_they_promise(runs, recipe):
+    run = runs[recipe]
+    output = _invoke("infer", run, "--observed", OBSERVED)
+    assert "CWL2" in output
+    assert "68% interval" in output
+    posterior = load_posterior(run / "posterior.nc")
+    assert posterior.attrs["recipe"] == recipe
+    _invoke("evaluate", run, "--test", TRAIN)
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["closure_simulated"] < 1e-12
+    assert (metrics["reconstruction_error"] is None) == (recipe == "af")
+    assert metrics["closure_generated"] > 0
+    for figure in ("history", "posterior", "observables", "closure"):
+        assert (run / "figures" / f"{figure}.png").stat().st_size > 10_000
+    assert not list(run.rglob("*.part*"))
+    assert not (run / "checkpoint").exists()
+
+
+def test_compare_prints_every_row_and_writes_the_table(runs, tmp_path: Path):
+    output = _invoke(
+        "compare", *runs.values(), "--observed", OBSERVED, "--exact", "--output", tmp_path
+    )
+    for label in ("exact posterior", "M-flow", "ambient flow", "prior"):
+        assert label in output
+    rows = json.loads((tmp_path / "comparison.json").read_text())["rows"]
+    assert [row["posterior"] for row in rows] == [
+        "exact posterior",
+        "M-flow",
+        "ambient flow",
+        "prior",
+    ]
+    assert rows[0]["total_variation"] == 0
+    assert rows[-1]["log_prob_at_truth"] == pytest.approx(-1.8379 - 0.125, abs=2e-3)
+    assert (tmp_path / "comparison.png").is_file()
+
+
+def test_training_again_uses_what_is_there_and_refuses_another_configuration(runs):
+    run = runs["af"]
+    config = run.parent / "af.yaml"
+    before = (run / "surrogate" / "weights.safetensors").stat().st_mtime_ns
+    assert "already trained" in _invoke("train", config, "--folder", run)
+    assert (run / "surrogate" / "weights.safetensors").stat().st_mtime_ns == before
+    other = run.parent / "other.yaml"
+    other.write_text(config.read_text().replace("seed: 3", "seed: 4"))
+    with pytest.raises(MflowSbiError, match="another configuration"):
+        _invoke("train", other, "--folder", run)
+
+
+def test_inspect_tells_what_would_be_read():
+    output = _invoke("inspect", OBSERVED)
+    assert "delphes" in output
+    assert "events kept" in output
+
+
+def _main(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr("sys.argv", ["mflow-sbi", *(str(a) for a in arguments)])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    code = stopped.value.code
+    assert isinstance(code, int)
+    return code
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["inspect", "absent.root"], "absent.root"),
+        (["train", "absent.yaml"], "absent.yaml: cannot be read"),
+        (["infer", "absent", "--observed", OBSERVED], "expected a run folder"),
+        (["evaluate", "absent", "--test", OBSERVED], "expected a run folder"),
+        (["compare", "absent", "--observed", OBSERVED], "expected a run folder"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_bad_input_ends_in_one_line_and_exit_code_2(monkeypatch, capsys, arguments, message):
+    assert _main(monkeypatch, *arguments) == 2
+    error = [line for line in capsys.readouterr().err.splitlines() if "mflow-sbi:" in line]
+    assert len(error) == 1
+    assert message in error[0]
+
+
+def test_unknown_option_ends_in_exit_code_2(monkeypatch, capsys):
+    assert _main(monkeypatch, "train", "--folde", "x") == 2
+    assert "--folde" in capsys.readouterr().err
+
+
+def test_a_bug_is_not_dressed_up_as_bad_input(monkeypatch):
+    def broken(*_: object, **__: object) -> None:
+        message = "a bug"
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(cli, "infer_run", broken)
+    monkeypatch.setattr("sys.argv", ["mflow-sbi", "infer", "x", "--observed", "y"])
+    with pytest.raises(RuntimeError, match="a bug"):
+        main()
+
+
+def test_runs_repeat_bit_for_bit(runs, tmp_path: Path):
+    _invoke("train", runs["mflow"].parent / "mflow.yaml", "--folder", tmp_path / "again")
+    names = ("surrogate/weights.safetensors", "config.json")
+    for name in names:
+        assert (tmp_path / "again" / name).read_bytes() == (runs["mflow"] / name).read_bytes()
+    first, second = (run / "posterior.nc" for run in (runs["mflow"], tmp_path / "again"))
+    if not first.exists():
+        _invoke("infer", runs["mflow"], "--observed", OBSERVED)
+    _invoke("infer", tmp_path / "again", "--observed", OBSERVED)
+    a, b = load_posterior(first).posterior, load_posterior(second).posterior
+    assert np.array_equal(a["CWL2"], b["CWL2"])
