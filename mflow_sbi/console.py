@@ -40,7 +40,8 @@ class Terminal:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
-        with Progress(*columns, console=self._err, transient=True) as progress:
+        quiet = not self._err.is_terminal
+        with Progress(*columns, console=self._err, transient=True, disable=quiet) as progress:
             handle = progress.add_task(title, total=None)
 
             def callback(done: int, total: int) -> None:

@@ -19,7 +19,7 @@ from mflow_sbi.evaluation.compare import EXACT
 from mflow_sbi.events import read_events
 from mflow_sbi.inference import draws_of, exact_likelihood, load_posterior
 from mflow_sbi.interfaces import Reporter
-from mflow_sbi.recipes import RECIPES, load_surrogate
+from mflow_sbi.recipes import RECIPES, find_recipe, load_surrogate
 from mflow_sbi.runs import (
     POSTERIOR,
     compare_runs,
@@ -43,26 +43,25 @@ class QuickstartSettings:
         test_events: the same, other seed.
         observed_events: simulated at the truth.
         truth: parameters behind the observed events.
-        epochs: of the M-flow's manifold phase, its density phase, and the ambient flow.
+        epochs: of the manifold, the reference and the density phase.
         seed: of the simulation; training and sampling use the same number.
-        threads: torch threads.
+        threads: torch threads; None leaves torch's choice.
     """
 
-    training_events: int = 100_000
+    training_events: int = 300_000
     test_events: int = 5_000
     observed_events: int = 20
     truth: tuple[float, float] = (0.5, 0.0)
-    epochs: tuple[int, int, int] = (12, 20, 20)
+    epochs: tuple[int, int, int] = (3, 3, 8)
     seed: int = 1
     threads: int | None = None
 
     def scaled(self, factor: float) -> "QuickstartSettings":
-        """Return the same job with numbers of events and epochs scaled."""
+        """Return the same job with the numbers of simulated events scaled."""
         return replace(
             self,
             training_events=max(2000, round(factor * self.training_events)),
             test_events=max(500, round(factor * self.test_events)),
-            epochs=tuple(max(1, round(factor * n)) for n in self.epochs),  # pyright: ignore
         )
 
 
@@ -83,20 +82,17 @@ def _simulate(path: Path, n_events: int, seed: int, theta: Sequence[str]) -> Non
 
 
 def _config(recipe: str, train: Path, settings: QuickstartSettings) -> RunConfig:
-    manifold, density, ambient = settings.epochs
-    phases = (
-        {"manifold": {"epochs": manifold}, "density": {"epochs": density}}
-        if recipe == "mflow"
-        else {"density": {"epochs": ambient}}
-    )
+    epochs = dict(zip(("manifold", "reference", "density"), settings.epochs, strict=True))
+    names = find_recipe(recipe).schedule.phase_names
     return parse_config(
         {
             "name": recipe,
             "events": str(train),
             "recipe": recipe,
-            "phases": phases,
+            "phases": {name: {"epochs": epochs[name]} for name in names},
             "seed": settings.seed,
             "threads": settings.threads,
+            "mcmc": {"ensembles": 2, "walkers": 64, "burn_in": 150, "steps": 250},
         }
     )
 

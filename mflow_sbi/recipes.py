@@ -23,7 +23,6 @@ from mflow_sbi.flows import FlowOptions, build_flow
 from mflow_sbi.surrogates import AmbientFlow, ManifoldFlow, TrainedSurrogate
 from mflow_sbi.surrogates.trained import SurrogateRecord, read_record
 from mflow_sbi.training import (
-    CoordinateNorm,
     FitSettings,
     HistoryRecord,
     LatentNegativeLogProb,
@@ -148,9 +147,9 @@ def _parse(kind: type, values: Mapping[str, Any], where: str) -> Any:  # noqa: A
 
 _MANIFOLD_PHASE = Phase(
     "manifold",
-    objectives=((Reconstruction(), 1.0), (CoordinateNorm(), 1e-3)),
+    objectives=((Reconstruction(), 1.0),),
     trains=("chart",),
-    epochs=4,
+    epochs=3,
     batch_size=250,
     clip_norm=1.0,
 )
@@ -158,7 +157,7 @@ _REFERENCE_PHASE = Phase(
     "reference",
     objectives=((ReferenceNegativeLogProb(), 1.0),),
     trains=("reference",),
-    epochs=4,
+    epochs=3,
     batch_size=300,
     clip_norm=5.0,
 )
@@ -168,6 +167,7 @@ _DENSITY_PHASE = Phase(
     trains=("density",),
     epochs=8,
     batch_size=500,
+    learning_rate=3e-3,
     clip_norm=5.0,
 )
 

@@ -27,6 +27,11 @@ class Chart(nn.Module, ABC):
     def decode(self, u: Latents) -> Events:
         """Return the surface point with latents u, (N, d) -> (N, n)."""
 
+    def coordinates(self, x: Events) -> tuple[Latents, Tensor]:
+        """Return latents (N, d) and off-manifold coordinates (N, k), none by default."""
+        u = self.encode(x)
+        return u, u[..., :0]
+
     def project(self, x: Events) -> Events:
         """Return decode(encode(x)), (N, n) -> (N, n)."""
         return self.decode(self.encode(x))

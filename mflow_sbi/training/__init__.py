@@ -2,7 +2,6 @@
 
 from mflow_sbi.training.fit import FitSettings, HistoryRecord, TrainingEvents, fit
 from mflow_sbi.training.objectives import (
-    CoordinateNorm,
     LatentNegativeLogProb,
     Objective,
     Reconstruction,
@@ -12,7 +11,6 @@ from mflow_sbi.training.objectives import (
 from mflow_sbi.training.schedules import Phase, Schedule
 
 __all__ = [
-    "CoordinateNorm",
     "FitSettings",
     "HistoryRecord",
     "LatentNegativeLogProb",

@@ -42,7 +42,7 @@ def _schedule(epochs: int = 3, cycles: int = 1) -> Schedule:
     options = {"epochs": epochs, "batch_size": 100, "learning_rate": 5e-3}
     return Schedule(
         (
-            Phase("manifold", ((Reconstruction(), 1.0),), ("chart",), **options),
+            Phase("manifold", ((Reconstruction(0.0), 1.0),), ("chart",), **options),
             Phase("reference", ((ReferenceNegativeLogProb(), 1.0),), ("reference",), **options),
             Phase("density", ((LatentNegativeLogProb(), 1.0),), ("density",), **options),
         ),
