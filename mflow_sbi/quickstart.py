@@ -31,7 +31,7 @@ from mflow_sbi.runs import (
     train_run,
 )
 
-__all__ = ["QuickstartSettings", "quickstart"]
+__all__ = ["QuickstartSettings", "quickstart", "run_config", "simulate"]
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,18 @@ class QuickstartSettings:
         )
 
 
-def _simulate(path: Path, n_events: int, seed: int, theta: Sequence[str]) -> None:
-    """Call the simulator's command line, which draws its own progress bar."""
+def simulate(path: Path, n_events: int, seed: int, theta: Sequence[str]) -> None:
+    """Write WBF events by the simulator's command line, unless the file is there already.
+
+    Args:
+        path: event file to write.
+        n_events: number of events.
+        seed: of the simulation.
+        theta: words of the command line that choose theta.
+
+    Raises:
+        MflowSbiError: the simulator failed or is not installed.
+    """
     if path.is_file():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,8 +91,10 @@ def _simulate(path: Path, n_events: int, seed: int, theta: Sequence[str]) -> Non
         raise MflowSbiError(message)
 
 
-def _config(recipe: str, train: Path, settings: QuickstartSettings) -> RunConfig:
-    epochs = dict(zip(("manifold", "reference", "density"), settings.epochs, strict=True))
+def run_config(recipe: str, train: Path, settings: QuickstartSettings) -> RunConfig:
+    """Return the configuration of one of the main job's runs on the training events."""
+    phases: tuple[str, ...] = ("manifold", "reference", "density")
+    epochs = dict(zip(phases, settings.epochs, strict=True))
     names = find_recipe(recipe).schedule.phase_names
     return parse_config(
         {
@@ -106,18 +118,18 @@ def quickstart(folder: Path, settings: QuickstartSettings, reporter: Reporter) -
     train_path, test_path = data / "train.root", data / "test.root"
     observed_path = data / "observed.root"
     prior, truth = ("--theta-prior", "normal"), [str(value) for value in settings.truth]
-    _simulate(train_path, settings.training_events, settings.seed, prior)
-    _simulate(test_path, settings.test_events, settings.seed + 1, prior)
-    _simulate(observed_path, settings.observed_events, settings.seed + 2, ("--theta", *truth))
+    simulate(train_path, settings.training_events, settings.seed, prior)
+    simulate(test_path, settings.test_events, settings.seed + 1, prior)
+    simulate(observed_path, settings.observed_events, settings.seed + 2, ("--theta", *truth))
     runs = {}
     for recipe in ("mflow", "af"):
         run = folder / "runs" / recipe
-        train_run(_config(recipe, train_path, settings), run, reporter)
+        train_run(run_config(recipe, train_path, settings), run, reporter)
         evaluate_run(run, str(test_path), reporter)
         infer_run(run, str(observed_path), reporter)
         runs[RECIPES[recipe].title] = run
     comparison = compare_runs(list(runs.values()), str(observed_path), folder, reporter)
-    _sample_exact(folder, observed_path, reporter, _config("mflow", train_path, settings))
+    _sample_exact(folder, observed_path, reporter, run_config("mflow", train_path, settings))
     _draw(folder, test_path, runs, comparison, reporter)
     reporter.say(f"table: {folder}/comparison.md   figures: {folder}/figures/")
     return comparison

@@ -124,6 +124,16 @@ class Recipe:
         return _parse(self.options, values, f"recipe {self.name!r}")
 
 
+def _parse_flow(default: object, value: Any, where: str) -> Any:  # noqa: ANN401
+    """Return flow options with the named ones changed, or a plain value of the default's type."""
+    if isinstance(default, FlowOptions) and isinstance(value, Mapping):
+        return _parse(FlowOptions, {**asdict(default), **value}, where)
+    if type(value) is not type(default):
+        message = f"{where}: expected {type(default).__name__}, got {value!r}"
+        raise ConfigurationError(message)
+    return value
+
+
 def _parse(kind: type, values: Mapping[str, Any], where: str) -> Any:  # noqa: ANN401
     known = {entry.name: entry for entry in fields(kind)}
     for name in values:
@@ -132,10 +142,9 @@ def _parse(kind: type, values: Mapping[str, Any], where: str) -> Any:  # noqa: A
             hint = f"; did you mean {near[0]!r}?" if near else ""
             message = f"{where}: unknown option {name!r}, expected one of {sorted(known)}{hint}"
             raise ConfigurationError(message)
+    defaults = kind()
     parsed = {
-        name: _parse(FlowOptions, value, f"{where}, {name}")
-        if isinstance(value, Mapping)
-        else value
+        name: _parse_flow(getattr(defaults, name), value, f"{where}, {name}")
         for name, value in values.items()
     }
     try:

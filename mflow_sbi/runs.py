@@ -52,6 +52,7 @@ from mflow_sbi.recipes import RECIPES, load_surrogate, train
 from mflow_sbi.surrogates import TrainedSurrogate
 
 __all__ = [
+    "SUMMARY_HEADER",
     "compare_runs",
     "evaluate_run",
     "infer_run",

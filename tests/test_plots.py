@@ -172,8 +172,7 @@ def test_closure_medians_and_floor() -> None:
     (ax,) = closure_plot({"M-flow": violations}, [term.name for term in CLOSURE_TERMS]).axes
     arrows, medians = (np.asarray(line.get_xdata(), dtype=float) for line in ax.lines[:2])
     assert ax.get_xscale() == "log"
-    expected = np.median(violations, axis=0)
-    expected[3] = 1e-12
+    expected = np.delete(np.median(violations, axis=0), 3)  # an arrow instead of a median
     np.testing.assert_allclose(medians, expected)
     np.testing.assert_array_equal(arrows, [1e-12])
 

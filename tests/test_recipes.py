@@ -1,6 +1,7 @@
 """Every recipe, its whole life: train, density, sample, save, load, refuse."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -201,6 +202,14 @@ def test_wrong_shapes_are_refused(trained, x, theta, message):
         trained.surrogate.log_prob(x, theta)
 
 
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_options_left_out_keep_the_recipes_defaults(recipe):
+    default = RECIPES[recipe].parse_options({})
+    changed = RECIPES[recipe].parse_options({"reference": {"layers": 1}})
+    assert changed.reference == replace(default.reference, layers=1)
+    assert changed.density == default.density
+
+
 def test_impossible_requests_are_refused():
     with pytest.raises(ConfigurationError, match="did you mean 'mflow'"):
         train(_sample(), "mflw")
@@ -208,6 +217,12 @@ def test_impossible_requests_are_refused():
         train(_sample(), "mflow", options={"latentdim": 2})
     with pytest.raises(ConfigurationError, match="expected 1 to 4"):
         train(_sample(), "mflow", options={"latent_dim": 5})
+    with pytest.raises(ConfigurationError, match="latent_dim: expected int, got"):
+        train(_sample(), "mflow", options={"latent_dim": {"layers": 5}})
+    with pytest.raises(ConfigurationError, match="chart: expected FlowOptions, got 5"):
+        train(_sample(), "mflow", options={"chart": 5})
+    with pytest.raises(ConfigurationError, match="hidden: expected int, got 'many'"):
+        train(_sample(), "mflow", options={"chart": {"hidden": "many"}})
     sample = _sample()
     without = EventSample(x=sample.x, metadata=sample.metadata)
     with pytest.raises(MissingReference, match="theta"):

@@ -200,6 +200,7 @@ def closure_plot(
     if simulated is not None:
         colours.insert(0, "#707070")
     step = 0.7 / max(1, len(everyone))
+    handles = []
     for n, (label, values) in enumerate(everyone.items()):
         if values.ndim != 2 or values.shape[1] != len(names):
             message = f"violations of {label!r}: expected (N, {len(names)}), got {values.shape}"
@@ -213,7 +214,9 @@ def closure_plot(
         ax.hlines(y, left, right, color=colour, lw=3.2)
         below = low <= _FLOOR
         ax.plot(low[below], y[below], "<", ms=5, color=colour, ls="")
-        ax.plot(median, y, "o", ms=5, mfc="w", mec=colour, mew=1.3, ls="", label=label)
+        seen = median > _FLOOR
+        ax.plot(median[seen], y[seen], "o", ms=5, mfc="w", mec=colour, mew=1.3, ls="")
+        handles.append(Line2D([], [], color=colour, lw=3.2, label=label))
     for row in rows[:-1]:
         ax.axhline(row - 0.5, color="#E6E6E6", lw=0.6, zorder=0)
     ax.set_xscale("log")
@@ -224,5 +227,5 @@ def closure_plot(
     ax.set_xlabel("weighted violation  $w_i\\,|v_i|$  (median, 68 % and 95 % of the events)")
     ax.grid(axis="x", color="#E6E6E6", lw=0.6)
     ax.set_axisbelow(True)
-    figure.legend(loc="outside upper center", ncols=max(1, len(everyone)))
+    figure.legend(handles=handles, loc="outside upper center", ncols=max(1, len(everyone)))
     return figure

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator
 
 from mflow_sbi.plots.style import COLOURS, DASHES, in_house_style
 
@@ -38,8 +39,11 @@ def history_plot(history: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
             finite = np.array(curves)[np.isfinite(curves)]
             if finite.size and finite.min() > 0 and finite.max() > 10 * finite.min():
                 ax.set_yscale("log")
+                ax.yaxis.set_minor_formatter(NullFormatter())
             ax.set_title(f"{label}: {phase}")
             ax.set_xlabel("epoch")
+            ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
+            ax.xaxis.set_minor_locator(NullLocator())
         axes[row, 0].set_ylabel("objective")
     handles = [
         Line2D([], [], color="k", label="training"),
