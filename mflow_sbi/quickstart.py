@@ -17,7 +17,7 @@ from mflow_sbi.errors import MflowSbiError
 from mflow_sbi.evaluation import Comparison
 from mflow_sbi.evaluation.compare import EXACT
 from mflow_sbi.events import read_events
-from mflow_sbi.inference import draws_of, exact_likelihood, load_posterior
+from mflow_sbi.inference import McmcSettings, draws_of, exact_likelihood, load_posterior
 from mflow_sbi.interfaces import Reporter
 from mflow_sbi.recipes import RECIPES, find_recipe, load_surrogate
 from mflow_sbi.runs import (
@@ -44,6 +44,7 @@ class QuickstartSettings:
         observed_events: simulated at the truth.
         truth: parameters behind the observed events.
         epochs: of the manifold, the reference and the density phase.
+        mcmc: steps discarded and steps kept of each of 2 x 64 walkers.
         seed: of the simulation; training and sampling use the same number.
         threads: torch threads; None leaves torch's choice.
     """
@@ -53,6 +54,7 @@ class QuickstartSettings:
     observed_events: int = 20
     truth: tuple[float, float] = (0.5, 0.0)
     epochs: tuple[int, int, int] = (3, 3, 8)
+    mcmc: tuple[int, int] = (150, 250)
     seed: int = 1
     threads: int | None = None
 
@@ -93,9 +95,10 @@ def simulate(path: Path, n_events: int, seed: int, theta: Sequence[str]) -> None
 
 def run_config(recipe: str, train: Path, settings: QuickstartSettings) -> RunConfig:
     """Return the configuration of one of the main job's runs on the training events."""
-    phases: tuple[str, ...] = ("manifold", "reference", "density")
-    epochs = dict(zip(phases, settings.epochs, strict=True))
+    phases = ("manifold", "reference", "density")
+    epochs: dict[str, int] = dict(zip(phases, settings.epochs, strict=True))
     names = find_recipe(recipe).schedule.phase_names
+    burn_in, steps = settings.mcmc
     return parse_config(
         {
             "name": recipe,
@@ -104,7 +107,7 @@ def run_config(recipe: str, train: Path, settings: QuickstartSettings) -> RunCon
             "phases": {name: {"epochs": epochs[name]} for name in names},
             "seed": settings.seed,
             "threads": settings.threads,
-            "mcmc": {"ensembles": 2, "walkers": 64, "burn_in": 150, "steps": 250},
+            "mcmc": {"ensembles": 2, "walkers": 64, "burn_in": burn_in, "steps": steps},
         }
     )
 
@@ -138,11 +141,12 @@ def quickstart(folder: Path, settings: QuickstartSettings, reporter: Reporter) -
 def _sample_exact(
     folder: Path, observed_path: Path, reporter: Reporter, config: RunConfig
 ) -> None:
-    """Sample the exact posterior by the MCMC that the surrogates use."""
+    """Sample the exact posterior by the MCMC that the surrogates use, only longer."""
     observed = read_events(str(observed_path))
     likelihood = exact_likelihood(observed)
     records = {"recipe": "exact", "observed_digest": observed.digest}
-    infer_with(likelihood, config, folder / "posterior_exact.nc", "exact", reporter, records)
+    path, chain = folder / "posterior_exact.nc", McmcSettings()
+    infer_with(likelihood, config, path, "exact", reporter, records, chain)
 
 
 def _draw(

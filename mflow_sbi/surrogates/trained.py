@@ -202,9 +202,10 @@ class TrainedSurrogate:
         ]
         return torch.cat(parts).numpy()
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         """Write `surrogate.json` and `weights.safetensors`, each beside and then renamed."""
         assert isinstance(self.surrogate, nn.Module)
+        folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {k: v.detach().contiguous() for k, v in self.surrogate.state_dict().items()}
         weights = folder / WEIGHTS

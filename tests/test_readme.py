@@ -1,0 +1,44 @@
+"""The README's Python lines run as printed, and its numbers are those of the committed results."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mflow_sbi.inference import draws_of
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_python_lines_run_as_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    data = ROOT / "data"
+    shutil.copy(data / "wbf_tuned_train_small.root", tmp_path / "train.root")
+    shutil.copy(data / "wbf_tuned_observed_theta_0.5_0.root", tmp_path / "observed.root")
+    monkeypatch.chdir(tmp_path)
+    torch.set_num_threads(1)
+    names: dict[str, Any] = {}
+    exec(compile(code, "README.md", "exec"), names)
+    assert draws_of(names["posterior"]).shape == (4 * 32 * 200, 2)
+    assert (tmp_path / "my_surrogate" / "weights.safetensors").is_file()
+
+
+def test_the_two_commands_are_targets_of_the_makefile():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^make (\w+)", README, re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", ["mflow", "af", "prior"])
+def test_the_numbers_are_those_of_the_committed_benchmark(name):
+    record = json.loads((ROOT / "benchmarks" / "results" / "main_job.json").read_text())
+    metrics = record["metrics"]
+    tv = f"{metrics[f'tv_{name}']:.2f} ± {metrics[f'tv_{name}_error']:.2f}"
+    log_prob = metrics[f"log_prob_truth_{name}"]
+    error = metrics[f"log_prob_truth_{name}_error"]
+    assert f"{log_prob:+.2f} ± {error:.2f} | {tv} |" in README
