@@ -43,8 +43,8 @@ def test_equals_the_masked_spline_of_nflows(inverse):
 def test_is_monotone_and_inverts(seed, bins, scale):
     x, widths, heights, derivatives = _raw(seed, n=64, bins=bins)
     x = torch.sort(x).values
-    one = (scale * raw[:, :1].expand(-1, len(x)) for raw in (widths, heights, derivatives))
-    knots = build_knots(*one, BOUND)  # one spline, many points
+    w, h, d = (scale * raw[:, :1].expand(-1, len(x)) for raw in (widths, heights, derivatives))
+    knots = build_knots(w, h, d, BOUND)  # one spline, many points
     y, log_slope = rational_quadratic_spline(x, knots, BOUND)
     assert (torch.diff(y) >= -1e-12).all()
     assert torch.isfinite(log_slope).all()
