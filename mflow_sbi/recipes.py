@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from mflow_sbi.charts import LinearHead, build_invertible_chart
-from mflow_sbi.errors import ConfigurationError, RunFolderError, TrainingError
+from mflow_sbi.errors import ConfigurationError, RunFolderError
 from mflow_sbi.events import EventSample, Standardizer
 from mflow_sbi.flows import FlowOptions, build_flow
 from mflow_sbi.surrogates import AmbientFlow, ManifoldFlow, TrainedSurrogate
@@ -254,12 +254,13 @@ def train(
     Raises:
         MissingReference: the events carry no theta.
         ConfigurationError: unknown recipe or option.
-        TrainingError: weighted events, too few events, or a diverging objective.
+        EventDataError: weighted events.
+        TrainingError: too few events, or a diverging objective.
     """
     chosen = find_recipe(recipe)
     settings = settings or FitSettings()
     theta = events.require_theta()
-    _require_unweighted(events)
+    events.require_unweighted()
     parsed = chosen.parse_options(options or {})
     x_scale = Standardizer.fit(events.x, names=events.observable_names)
     theta_scale = Standardizer.fit(theta, names=events.parameter_names)
@@ -293,16 +294,6 @@ def train(
     return TrainingResult(TrainedSurrogate(surrogate, record), history)
 
 
-def _require_unweighted(events: EventSample) -> None:
-    weight = events.weight
-    if weight is not None and float(weight.max()) > (1.0 + 1e-6) * float(weight.min()):
-        message = (
-            f"training expects unweighted events, got weights from {weight.min():.3g} to "
-            f"{weight.max():.3g}; unweight the file first"
-        )
-        raise TrainingError(message)
-
-
 def load_surrogate(folder: str | Path) -> TrainedSurrogate:
     """Return the trained surrogate saved in a folder (or in its `surrogate/` subfolder).
 
@@ -314,7 +305,10 @@ def load_surrogate(folder: str | Path) -> TrainedSurrogate:
         folder = folder / "surrogate"
     record, tensors = read_record(folder)
     recipe = find_recipe(record.recipe)
-    head = LinearHead(record.shape["ambient_dim"], record.shape["rank"])
+    if not isinstance(rank := record.shape.get("rank"), int):
+        message = f"{folder}: the record has no rank of the data; train again"
+        raise RunFolderError(message)
+    head = LinearHead(record.shape["ambient_dim"], rank)
     options = recipe.parse_options(record.options)
     surrogate = recipe.build(head, record.shape["parameter_dim"], options, record.seed)
     _load_tensors(surrogate, tensors, folder)

@@ -10,10 +10,10 @@ import torch
 
 from mflow_sbi.errors import (
     ConfigurationError,
+    EventDataError,
     MissingReference,
     RunFolderError,
     ShapeError,
-    TrainingError,
 )
 from mflow_sbi.events import EventMetadata, EventSample, Observable, Parameter
 from mflow_sbi.interfaces import EncodedLikelihood, ManifoldSurrogate
@@ -231,5 +231,5 @@ def test_impossible_requests_are_refused():
     weighted = EventSample(
         x=sample.x, theta=sample.theta, weight=weights, metadata=sample.metadata
     )
-    with pytest.raises(TrainingError, match="expects unweighted events"):
+    with pytest.raises(EventDataError, match="expected unweighted events"):
         train(weighted)

@@ -181,7 +181,8 @@ def _read(plan: ReadingPlan, wanted: int | None, progress: Progress | None) -> E
         np.concatenate([chunk.reasons for chunk in chunks]), minlength=len(_labels(plan)) + 1
     )
     dropped = dict(zip(_labels(plan), counts[1:].tolist(), strict=True))
-    report = SelectionReport(int(counts.sum()), n_kept, dropped)
+    sentences = tuple(selection.text for selection in plan.selections)
+    report = SelectionReport(int(counts.sum()), n_kept, dropped, sentences)
     return EventSample(metadata=plan.metadata, report=report, **arrays)
 
 

@@ -25,11 +25,13 @@ class SelectionReport:
         n_read: Entries looked at.
         n_kept: Events in the sample.
         dropped: Number of events by reason, each event under the first reason that holds.
+        selections: Sentences that events had to satisfy, also where none was dropped.
     """
 
     n_read: int
     n_kept: int
     dropped: Mapping[str, int] = field(default_factory=dict)
+    selections: tuple[str, ...] = ()
 
     def __add__(self, other: "SelectionReport") -> "SelectionReport":
         reasons = dict.fromkeys((*self.dropped, *other.dropped))
@@ -40,6 +42,7 @@ class SelectionReport:
                 reason: self.dropped.get(reason, 0) + other.dropped.get(reason, 0)
                 for reason in reasons
             },
+            tuple(dict.fromkeys((*self.selections, *other.selections))),
         )
 
 
@@ -194,6 +197,20 @@ class EventSample:
         order = np.arange(len(self)) if rng is None else rng.permutation(len(self))
         for start in range(0, len(self), size):
             yield self.take(order[start : start + size])
+
+    def require_unweighted(self) -> None:
+        """Refuse events of different weights, which are no draws from p(x|theta).
+
+        Raises:
+            EventDataError: The weights differ by more than 1e-6.
+        """
+        weight = self.weight
+        if weight is not None and float(weight.max()) > (1.0 + 1e-6) * float(weight.min()):
+            msg = (
+                f"expected unweighted events, got weights from {weight.min():.3g} to "
+                f"{weight.max():.3g}; unweight the file first."
+            )
+            raise EventDataError(msg)
 
     def require_theta(self) -> Array:
         """Return theta, (N, p), or raise `MissingReference`."""

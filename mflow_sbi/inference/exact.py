@@ -15,8 +15,18 @@ def exact_likelihood(sample: EventSample) -> MorphingLikelihood:
     """Return the exact likelihood that the events carry: sum log[w.c] - N log[w.C].
 
     Raises:
-        MissingReference: no morphing components, or joint ones (with latent variables).
+        MissingReference: no morphing components, joint ones (with latent variables), or events
+            passed through a selection, whose cross section C the file does not carry.
+        EventDataError: weighted events.
     """
+    sample.require_unweighted()
+    if sample.report is not None and sample.report.selections:
+        message = (
+            f"the events were selected by {list(sample.report.selections)}, but the cross section "
+            "in the file is that before this selection; read them without it for the exact "
+            "likelihood"
+        )
+        raise MissingReference(message)
     components = sample.require_components()
     morphing = sample.metadata.morphing
     if morphing is None or morphing.likelihood != "exact":

@@ -181,6 +181,8 @@ def _run_ensemble(
     sampler = emcee.EnsembleSampler(
         settings.walkers, start.shape[1], log_posterior, moves=_moves(), vectorize=True
     )
+    # Without emcee's wrapper, which prints every exception with its traceback.
+    sampler.log_prob_fn = log_posterior  # pyright: ignore[reportAttributeAccessIssue]
     state = emcee.State(start, log_prob=lp, random_state=generator.get_state())
     burn_in = sampler.sample(state, iterations=settings.burn_in, store=False)
     for step, state in enumerate(burn_in, start=1):  # noqa: B007 (the last state goes on)
