@@ -8,6 +8,8 @@ import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -240,10 +242,13 @@ class _Run:
     history: list[HistoryRecord]
     states: dict[str, _PhaseState]
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """What must agree for a checkpoint to be taken up."""
-        return repr((self.schedule, self.settings, tuple(self.train.x.shape)))
+        data = sha256()
+        for tensor in self.train:
+            data.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return repr((self.schedule, self.settings, data.hexdigest()))
 
     def state_of(self, phase: Phase) -> _PhaseState:
         """Return the optimiser state of a phase, made on first use and kept across cycles."""
@@ -326,13 +331,13 @@ class _Run:
         )
 
     def resume(self) -> None:
-        """Take up a checkpoint of the same schedule, settings and number of events."""
+        """Take up a checkpoint of the same schedule, settings and events."""
         checkpoint = None if self.folder is None else load_checkpoint(self.folder)
         if checkpoint is None:
             return
         if checkpoint.fingerprint != self.fingerprint:
             message = (
-                f"{self.folder}: the checkpoint belongs to another schedule, seed or number of "
+                f"{self.folder}: the checkpoint belongs to another schedule, seed or set of "
                 "events; remove the folder to start afresh, or restore the old configuration"
             )
             raise TrainingError(message)

@@ -152,6 +152,14 @@ def test_refuses_a_checkpoint_of_another_run(tmp_path: Path):
         fit(_mflow(), _events(), _schedule(1), FitSettings(seed=4), checkpoint_folder=tmp_path)
 
 
+def test_refuses_a_checkpoint_of_other_events(tmp_path: Path):
+    fit(_mflow(), _events(), _schedule(1), FitSettings(seed=3), checkpoint_folder=tmp_path)
+    events = _events()
+    other = TrainingEvents(events.x, -events.theta)
+    with pytest.raises(TrainingError, match="set of events"):
+        fit(_mflow(), other, _schedule(1), FitSettings(seed=3), checkpoint_folder=tmp_path)
+
+
 def test_refuses_a_broken_checkpoint(tmp_path: Path):
     (tmp_path / "checkpoint.safetensors").write_bytes(b"not tensors")
     with pytest.raises(RunFolderError, match="not a readable checkpoint"):
