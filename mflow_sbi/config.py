@@ -73,7 +73,8 @@ class PriorConfig(_Strict):
         first, second = (getattr(self, name) for name in wanted)
         if self.kind == "normal":
             zeros, ones = (0.0,) * len(names), (1.0,) * len(names)
-            return NormalPrior(names, first or zeros, second or ones)
+            first, second = (zeros if first is None else first, ones if second is None else second)
+            return NormalPrior(names, first, second)
         if first is None or second is None:
             message = "prior of kind 'box': expected low and high, one number per parameter"
             raise ConfigurationError(message)
@@ -96,7 +97,7 @@ class McmcConfig(_Strict):
 class RunConfig(_Strict):
     """Everything that defines a run; see the module's example."""
 
-    name: str = Field(min_length=1, pattern=r"^[\w.-]+$")
+    name: str = Field(min_length=1, pattern=r"^\w[\w.-]*$")
     events: str | tuple[str, ...]
     observables: tuple[str, ...] | None = None
     selection: str | None = None
@@ -105,7 +106,7 @@ class RunConfig(_Strict):
     options: dict[str, Any] = Field(default_factory=dict)
     phases: dict[str, PhaseConfig] = Field(default_factory=dict)
     cycles: int = Field(default=1, ge=1)
-    seed: int = Field(default=1, ge=0)
+    seed: int = Field(default=1, ge=0, lt=2**32)
     validation_fraction: float = Field(default=0.1, gt=0, lt=1)
     threads: int | None = Field(default=None, ge=1)
     prior: PriorConfig = PriorConfig()
@@ -155,6 +156,8 @@ def _explain(error: ValidationError) -> str:
     first = error.errors()[0]
     path = [str(part) for part in first["loc"]]
     place = ".".join(path)
+    if first["type"] == "missing":
+        return f"missing key {place!r}"
     if first["type"] != "extra_forbidden":
         return f"{place}: {first['msg']}, got {first['input']!r}"
     models = {"phases": PhaseConfig, "prior": PriorConfig, "mcmc": McmcConfig}
@@ -162,6 +165,18 @@ def _explain(error: ValidationError) -> str:
     near = difflib.get_close_matches(path[-1], model.model_fields, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known keys: {sorted(model.model_fields)}"
     return f"unknown key {place!r}; {hint}"
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Safe YAML in which a key given twice is an error, not the last one's win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:  # noqa: FBT001, FBT002
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                message = f"key {key!r} is given twice"
+                raise yaml.constructor.ConstructorError(None, None, message, node.start_mark)
+        return super().construct_mapping(node, deep=deep)
 
 
 def read_config(path: str | Path) -> RunConfig:
@@ -172,11 +187,11 @@ def read_config(path: str | Path) -> RunConfig:
     """
     path = Path(path)
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)  # noqa: S506 (safe)
     except OSError as error:
         msg = f"{path}: cannot be read ({error.strerror})"
         raise ConfigurationError(msg) from error
-    except yaml.YAMLError as error:
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
         msg = f"{path}: not YAML ({error})"
         raise ConfigurationError(msg) from error
     if not isinstance(values, Mapping):

@@ -7,6 +7,7 @@ References:
     arXiv:1912.02762, eq. 6.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +30,10 @@ from mflow_sbi.transforms import (
 )
 
 __all__ = ["ConditionalFlow", "FlowOptions", "build_flow", "build_transform", "seeded"]
+
+
+MAX_BINS = 500
+"""Half of a spline's box is then taken by the smallest widths of its bins."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,12 @@ class FlowOptions:
             if value < least:
                 message = f"flow option {name}: expected at least {least}, got {value}"
                 raise ConfigurationError(message)
+        if self.bins > MAX_BINS or not 0 < self.bound < math.inf:
+            message = (
+                f"flow options: expected at most {MAX_BINS} bins and a positive bound, "
+                f"got bins {self.bins}, bound {self.bound}"
+            )
+            raise ConfigurationError(message)
         if self.coupling not in ("spline", "affine"):
             message = f"flow option coupling: expected 'spline' or 'affine', got {self.coupling!r}"
             raise ConfigurationError(message)

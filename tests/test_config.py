@@ -47,6 +47,10 @@ def test_changes_reach_the_schedule_and_survive_json():
         ({"validation_fraction": 1.5}, "validation_fraction"),
         ({"name": "a/b"}, "name: "),
         ({"seed": -1}, "seed: .* got -1"),
+        ({"seed": 2**63}, "seed: Input should be less than"),
+        ({"name": ".."}, "name: "),
+        ({"options": {"density": {"bins": 2000}}}, "at most 500 bins"),
+        ({"options": {"density": {"bound": -1.0}}}, "a positive bound"),
     ],
 )
 def test_mistakes_are_named(change, message):
@@ -55,7 +59,7 @@ def test_mistakes_are_named(change, message):
 
 
 def test_a_missing_key_is_named():
-    with pytest.raises(ConfigurationError, match="events: Field required"):
+    with pytest.raises(ConfigurationError, match="missing key 'events'"):
         parse_config({"name": "toy"})
 
 
@@ -82,3 +86,22 @@ def test_reads_yaml_and_refuses_what_is_not(tmp_path: Path):
         read_config(path)
     with pytest.raises(ConfigurationError, match="cannot be read"):
         read_config(tmp_path / "absent.yaml")
+
+
+def test_a_key_given_twice_is_refused(tmp_path: Path):
+    path = tmp_path / "run.yaml"
+    path.write_text("name: toy\nevents: a.root\nmcmc: {steps: 100, steps: 200}\n")
+    with pytest.raises(ConfigurationError, match="key 'steps' is given twice"):
+        read_config(path)
+
+
+def test_bytes_that_are_not_text_are_refused(tmp_path: Path):
+    path = tmp_path / "run.yaml"
+    path.write_bytes(b"root\x00\xf3\xff")
+    with pytest.raises(ConfigurationError, match="not YAML"):
+        read_config(path)
+
+
+def test_an_empty_list_is_not_the_default_prior():
+    with pytest.raises(ConfigurationError, match="one number per parameter \\(2\\), got 0"):
+        PriorConfig(kind="normal", mean=()).build(("a", "b"))
