@@ -5,7 +5,7 @@ Exit codes: 0 fine, 2 bad input (one line: what was expected, what came, what to
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -27,11 +27,13 @@ from mflow_sbi.runs import (
 __all__ = ["app", "main"]
 
 app = typer.Typer(
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
     help="Unbinned EFT posteriors from simulated collider events with manifold-learning flows.",
 )
+
+# The base of wrong options and missing arguments: typer's own class, or click's before 0.2x.
+_UsageError: Any = typer.BadParameter.__bases__[0]
 
 RunFolder = Annotated[Path, typer.Argument(help="Run folder, runs/NAME.")]
 
@@ -127,7 +129,16 @@ def quickstart_command(
 def main() -> None:
     """Run the command line; bad input ends in one line and exit code 2."""
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
+    except typer.Abort:
+        sys.exit(130)
+    except _UsageError as error:
+        complaint = f"{error.format_message()} See 'mflow-sbi --help'."
     except MflowSbiError as error:
-        sys.stderr.write(f"mflow-sbi: {' '.join(str(error).split())}\n")
-        sys.exit(2)
+        complaint = str(error)
+    except OSError as error:
+        complaint = f"{error.filename}: {error.strerror}; choose another place or make room"
+        if error.filename is None or error.strerror is None:
+            raise
+    sys.stderr.write(f"mflow-sbi: {' '.join(complaint.split())}\n")
+    sys.exit(2)

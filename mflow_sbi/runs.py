@@ -3,12 +3,10 @@
 runs/<name>/  config.json  surrogate/  history.csv  metrics.json  posterior.nc  figures/
 """
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
-from hashlib import sha256
 from itertools import count
 from pathlib import Path
 from shutil import rmtree
@@ -18,8 +16,8 @@ import numpy as np
 import torch
 
 from mflow_sbi import plots
-from mflow_sbi.config import RunConfig, parse_config
-from mflow_sbi.errors import RunFolderError
+from mflow_sbi.config import RunConfig
+from mflow_sbi.errors import ConfigurationError, MflowSbiError, RunFolderError
 from mflow_sbi.evaluation import (
     Comparison,
     SurfaceMetrics,
@@ -33,7 +31,6 @@ from mflow_sbi.events import (
     EventSample,
     closure,
     closure_violations,
-    read_events,
 )
 from mflow_sbi.inference import (
     CachedLikelihood,
@@ -48,8 +45,24 @@ from mflow_sbi.inference import (
     truth_of,
 )
 from mflow_sbi.interfaces import Array, Likelihood, Quiet, Reporter
-from mflow_sbi.recipes import RECIPES, load_surrogate, train
+from mflow_sbi.recipes import RECIPES, TrainingResult, load_surrogate, train
+from mflow_sbi.run_files import (
+    CHECKPOINT,
+    CONFIG,
+    HISTORY,
+    METRICS,
+    POSTERIOR,
+    file_digests,
+    history_csv,
+    read_history,
+    read_like_training,
+    read_run_config,
+    read_with_progress,
+    stored_surface,
+    write_text,
+)
 from mflow_sbi.surrogates import TrainedSurrogate
+from mflow_sbi.surrogates.trained import RECORD
 
 __all__ = [
     "SUMMARY_HEADER",
@@ -63,64 +76,6 @@ __all__ = [
     "surface_metrics",
     "train_run",
 ]
-
-CONFIG = "config.json"
-HISTORY = "history.csv"
-METRICS = "metrics.json"
-POSTERIOR = "posterior.nc"
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file beside its place, then rename it there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(text)
-    beside.replace(path)
-
-
-def read_with(
-    paths: str | Sequence[str], title: str, reporter: Reporter, config: RunConfig | None = None
-) -> EventSample:
-    """Read events with a progress bar; a run's configuration names observables and selection."""
-    with reporter.task(title) as progress:
-        sample = read_events(
-            list(paths) if not isinstance(paths, str) else paths,
-            observables=config.observables if config else None,
-            selection=config.selection if config else None,
-            progress=progress,
-        )
-    for reason, n in (sample.report.dropped if sample.report else {}).items():
-        if n:
-            reporter.warn(f"{title}: {n} events dropped ({reason})")
-    return sample
-
-
-def read_run_config(folder: Path) -> RunConfig:
-    """Return the configuration of a run folder.
-
-    Raises:
-        RunFolderError: no such run.
-    """
-    path = folder / CONFIG
-    if not path.is_file():
-        known = sorted(p.parent.name for p in folder.parent.glob(f"*/{CONFIG}"))
-        message = f"{folder}: expected a run folder with {CONFIG}; runs beside it: {known}"
-        raise RunFolderError(message)
-    return parse_config(json.loads(path.read_text()), str(path))
-
-
-def _history_csv(rows: Sequence[Mapping[str, object]]) -> str:
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def read_history(folder: Path) -> list[dict[str, str]]:
-    """Return the training history of a run folder, one record an epoch, values as text."""
-    with (folder / HISTORY).open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def train_run(
@@ -139,36 +94,56 @@ def train_run(
             "folder"
         )
         raise RunFolderError(message)
-    if (folder / "surrogate").is_dir():
+    if (folder / "surrogate" / RECORD).is_file():
         reporter.say(f"{folder}: already trained with this configuration")
         return load_surrogate(folder)
-    write_text(recorded, config.to_json() + "\n")
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    sample = read_with(config.event_paths(), "reading training events", reporter, config)
+    sample = read_with_progress(
+        config.event_paths(),
+        "reading training events",
+        reporter,
+        config.observables,
+        config.selection,
+    )
+    config.prior.build(sample.parameter_names)  # a wrong prior shows before the training
     if config.max_events is not None:
         sample = sample.take(np.arange(min(config.max_events, len(sample))))
+    write_text(recorded, config.to_json() + "\n")
+    try:
+        result = _train(sample, config, folder, reporter)
+    except MflowSbiError:
+        if not (folder / CHECKPOINT).exists():  # nothing to go on with: leave no trace
+            recorded.unlink()
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+    rows = [record.as_row() for record in result.history]
+    write_text(folder / HISTORY, history_csv(rows))
+    figure = plots.history_plot({RECIPES[config.recipe].title: rows})
+    plots.save_figure(figure, folder / "figures" / "history.png")
+    result.surrogate.save(folder / "surrogate")
+    rmtree(folder / CHECKPOINT, ignore_errors=True)
+    return result.surrogate
+
+
+def _train(
+    sample: EventSample, config: RunConfig, folder: Path, reporter: Reporter
+) -> TrainingResult:
     schedule = config.schedule()
     total = schedule.cycles * sum(phase.epochs for phase in schedule.phases)
     title = f"training {RECIPES[config.recipe].title} on {len(sample):,} events"
     with reporter.task(title) as progress:
         epochs = count(1)
-        result = train(
+        return train(
             sample,
             config.recipe,
             options=config.options,
             schedule=schedule,
             settings=config.fit_settings(),
-            checkpoint_folder=folder / "checkpoint",
+            checkpoint_folder=folder / CHECKPOINT,
             on_epoch=lambda _: progress(next(epochs), total),
         )
-    rows = [record.as_row() for record in result.history]
-    write_text(folder / HISTORY, _history_csv(rows))
-    figure = plots.history_plot({RECIPES[config.recipe].title: rows})
-    plots.save_figure(figure, folder / "figures" / "history.png")
-    result.surrogate.save(folder / "surrogate")
-    rmtree(folder / "checkpoint", ignore_errors=True)
-    return result.surrogate
 
 
 def is_published_study(sample: EventSample) -> bool:
@@ -199,7 +174,8 @@ def evaluate_run(
     reporter = reporter or Quiet()
     config = read_run_config(folder)
     surrogate = load_surrogate(folder)
-    test = read_with(test_paths, "reading test events", reporter, config)
+    trained = surrogate.record.metadata
+    test = read_like_training(trained, config, test_paths, "reading test events", reporter)
     title = RECIPES[config.recipe].title
     with reporter.task(f"evaluating {title} on {len(test):,} events") as progress:
         theta = test.require_theta()
@@ -248,15 +224,6 @@ def draw_events(generated: Mapping[str, Array], test: EventSample, figures: Path
         plots.save_figure(figure, figures / "closure.png")
 
 
-def _file_digests(paths: str | Sequence[str]) -> dict[str, str]:
-    names = [paths] if isinstance(paths, str) else list(paths)
-    return {
-        Path(name).name: sha256(Path(name).read_bytes()).hexdigest()
-        for name in names
-        if Path(name).is_file()
-    }
-
-
 def infer_with(
     likelihood: Likelihood,
     config: RunConfig,
@@ -286,7 +253,10 @@ def infer_run(
     reporter = reporter or Quiet()
     config = read_run_config(folder)
     surrogate = load_surrogate(folder)
-    observed = read_with(observed_paths, "reading observed events", reporter, config)
+    trained = surrogate.record.metadata
+    observed = read_like_training(
+        trained, config, observed_paths, "reading observed events", reporter
+    )
     likelihood = CachedLikelihood(surrogate, observed.x)
     title = RECIPES[config.recipe].title
     records = {
@@ -294,7 +264,7 @@ def infer_run(
         "config": json.loads(config.to_json()),
         "surrogate": surrogate.record.to_dict()["digests"],
         "observed_digest": observed.digest,
-        "observed_files": _file_digests(observed_paths),
+        "observed_files": file_digests(observed_paths),
     }
     posterior = infer_with(likelihood, config, folder / POSTERIOR, title, reporter, records)
     names = tuple(surrogate.parameter_names)
@@ -317,12 +287,20 @@ def summary_cells(posterior: InferenceData) -> list[tuple[str, ...]]:
     return rows
 
 
-def _stored_surface(folder: Path) -> SurfaceMetrics:
-    path = folder / METRICS
-    if not path.is_file():
-        return SurfaceMetrics()
-    metrics = json.loads(path.read_text())
-    return SurfaceMetrics(metrics["closure_generated"], metrics["reconstruction_error"])
+def _require_comparable(folders: Sequence[Path], configs: Sequence[RunConfig]) -> None:
+    names = [config.name for config in configs]
+    if len({folder.resolve() for folder in folders}) < len(folders) or len(set(names)) < len(
+        names
+    ):
+        message = f"comparison: expected different runs of different names, got {names}"
+        raise ConfigurationError(message)
+    for config in configs[1:]:
+        if config.prior != configs[0].prior or config.selection != configs[0].selection:
+            message = (
+                f"comparison: runs {names[0]} and {config.name} have another prior or selection; "
+                "posteriors compare only under one"
+            )
+            raise ConfigurationError(message)
 
 
 def compare_runs(
@@ -339,10 +317,19 @@ def compare_runs(
 
     Raises:
         MissingReference: the exact posterior was asked for and the file does not carry it.
+        ConfigurationError: the same run twice, or runs of different priors.
     """
     reporter = reporter or Quiet()
     configs = [read_run_config(folder) for folder in folders]
-    observed = read_with(observed_paths, "reading observed events", reporter, configs[0])
+    _require_comparable(folders, configs)
+    surrogates = [load_surrogate(folder) for folder in folders]
+    samples = [
+        read_like_training(
+            surrogate.record.metadata, config, observed_paths, "reading observed events", reporter
+        )
+        for surrogate, config in zip(surrogates, configs, strict=True)
+    ]
+    observed = samples[0]
     exact = exact_likelihood(observed) if with_exact else None
     titles = [RECIPES[config.recipe].title for config in configs]
     labels = [
@@ -350,13 +337,13 @@ def compare_runs(
         for title, config in zip(titles, configs, strict=True)
     ]
     likelihoods = {
-        label: CachedLikelihood(load_surrogate(folder), observed.x)
-        for label, folder in zip(labels, folders, strict=True)
+        label: CachedLikelihood(surrogate, sample.x)
+        for label, surrogate, sample in zip(labels, surrogates, samples, strict=True)
     }
     surfaces = {
-        label: _stored_surface(folder) for label, folder in zip(labels, folders, strict=True)
+        label: stored_surface(folder) for label, folder in zip(labels, folders, strict=True)
     }
-    prior = configs[0].prior.build(observed.parameter_names)
+    prior = configs[0].prior.build(tuple(surrogates[0].parameter_names))
     with reporter.task("posteriors on one grid") as progress:
         comparison = compare_posteriors(
             likelihoods, prior, exact, truth_of(observed), surfaces, progress=progress

@@ -1,16 +1,21 @@
 """The command line end to end at toy size, its exit codes and its one-line errors."""
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
+import awkward as ak
 import numpy as np
 import pytest
 import torch
+import uproot
 from typer.testing import CliRunner
 
 from mflow_sbi import cli
 from mflow_sbi.cli import app, main
 from mflow_sbi.errors import MflowSbiError
+from mflow_sbi.events import WBF_OBSERVABLES, read_events
 from mflow_sbi.inference import draws_of, load_posterior
 
 DATA = Path(__file__).parents[1] / "data"
@@ -148,7 +153,9 @@ def test_bad_input_ends_in_one_line_and_exit_code_2(monkeypatch, capsys, argumen
 
 def test_unknown_option_ends_in_exit_code_2(monkeypatch, capsys):
     assert _main(monkeypatch, "train", "--folde", "x") == 2
-    assert "--folde" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "--folde" in error
+    assert error.count("\n") == 1
 
 
 def test_a_bug_is_not_dressed_up_as_bad_input(monkeypatch):
@@ -172,3 +179,122 @@ def test_runs_repeat_bit_for_bit(runs, tmp_path: Path):
         _invoke("infer", runs["mflow"], "--observed", OBSERVED)
     _invoke("infer", tmp_path / "again", "--observed", OBSERVED)
     assert np.array_equal(draws_of(load_posterior(first)), draws_of(load_posterior(second)))
+
+
+def _observed_but(path: Path, *, weight: bool = False, parameters: bool = False) -> Path:
+    """Write the observed events again, with other weights or parameters of another meaning."""
+    file: Any = uproot.open(OBSERVED)
+    tree = file["Delphes"]
+    columns: dict[str, Any] = {}
+    for name, parts in (
+        ("Photon", ("PT", "Eta", "Phi", "E")),
+        ("Jet", ("PT", "Eta", "Phi", "Mass")),
+        ("Event", ("Weight",)),
+        ("Weight", ("Weight",)),
+    ):
+        columns[name] = ak.zip({part: tree[f"{name}.{part}"].array() for part in parts})
+    if weight:
+        values = np.arange(1, tree.num_entries + 1, dtype=np.float32)
+        columns["Event"] = ak.zip(
+            {"Weight": ak.unflatten(values, np.ones(len(values), dtype=int))}
+        )
+    flat = [b for b in tree.keys() if b.startswith(("theta.", "score."))]
+    columns |= {branch: tree[branch].array(library="np") for branch in flat}
+    record = str(file["mflow_sbi"])
+    with uproot.recreate(path) as out:
+        made = out.mktree(
+            "Delphes",
+            {k: v.dtype if k in flat else v.type.content for k, v in columns.items()},
+            counter_name=lambda counted: counted + "_size",
+            field_name=lambda outer, inner: outer + "." + inner,
+        )
+        made.extend(columns)
+        out["mflow_sbi"] = record.replace("33.04 TeV^-2", "1 TeV^-2") if parameters else record
+    return path
+
+
+def _altered(run: Path, folder: Path, **changes: object) -> Path:
+    shutil.copytree(run, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+    return folder
+
+
+@pytest.mark.parametrize("verb", ["infer", "compare"])
+def test_weighted_observed_events_are_refused(runs, tmp_path, monkeypatch, capsys, verb):
+    path = _observed_but(tmp_path / "weighted.root", weight=True)
+    assert _main(monkeypatch, verb, runs["af"], "--observed", path) == 2
+    assert "expected unweighted events" in capsys.readouterr().err
+
+
+def test_parameters_of_another_meaning_are_refused(runs, tmp_path, monkeypatch, capsys):
+    path = _observed_but(tmp_path / "paper.root", parameters=True)
+    assert _main(monkeypatch, "infer", runs["af"], "--observed", path) == 2
+    assert "use events of the same parameters" in capsys.readouterr().err
+
+
+def test_observed_events_are_read_in_the_order_of_the_training(runs, tmp_path):
+    names = [observable.name for observable in WBF_OBSERVABLES]
+    run = _altered(runs["af"], tmp_path / "run", observables=names[::-1])
+    _invoke("infer", run, "--observed", OBSERVED)
+    x = load_posterior(run / "posterior.nc")["observed_data"]["x"].to_numpy()
+    np.testing.assert_array_equal(x, read_events(OBSERVED).x)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, "different runs"),
+        ({"name": "other", "prior": {"kind": "normal", "mean": [1, 0]}}, "another prior"),
+        ({"name": "other", "selection": "a[0].pt > 60"}, "another prior or selection"),
+    ],
+    ids=["same name", "prior", "selection"],
+)
+def test_runs_that_cannot_be_compared_are_refused(
+    runs, tmp_path, monkeypatch, capsys, changes, message
+):
+    other = _altered(runs["af"], tmp_path / "other", **changes)
+    arguments = (runs["af"], other, "--observed", OBSERVED, "--output", tmp_path / "out")
+    assert _main(monkeypatch, "compare", *arguments) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("content", [b'{"name": "a', b"[1]", b"\xff\xfe"])
+@pytest.mark.parametrize("name", ["config.json", "metrics.json"])
+def test_cut_files_of_a_run_end_in_one_line(runs, tmp_path, monkeypatch, capsys, name, content):
+    run = _altered(runs["af"], tmp_path / "run")
+    (run / name).write_bytes(content)
+    assert _main(monkeypatch, "compare", run, "--observed", OBSERVED, "--output", tmp_path) == 2
+    assert f"{name}: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("train_small", "absent"),
+        ("seed: 3", "seed: 3\nprior: {kind: normal, mean: [0], std: [1]}"),
+        ("seed: 3", "seed: 3\nselection: a[0].pt > 1e9"),
+        ("max_events: 2500", "max_events: 10"),
+    ],
+    ids=["no events", "prior of the wrong length", "nothing selected", "too few"],
+)
+def test_a_refused_training_leaves_nothing(runs, tmp_path, monkeypatch, old, new):
+    config = tmp_path / "run.yaml"
+    config.write_text((runs["af"].parent / "af.yaml").read_text().replace(old, new))
+    assert _main(monkeypatch, "train", config, "--folder", tmp_path / "run") == 2
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_half_written_surrogate_is_trained_again(runs, tmp_path):
+    run = _altered(runs["af"], tmp_path / "run")
+    (run / "surrogate" / "surrogate.json").unlink()
+    _invoke("train", runs["af"].parent / "af.yaml", "--folder", run)
+    assert (run / "surrogate" / "surrogate.json").is_file()
+
+
+def test_a_place_that_cannot_be_written_ends_in_one_line(runs, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    config = runs["af"].parent / "af.yaml"
+    assert _main(monkeypatch, "train", config, "--folder", tmp_path / "file" / "run") == 2
+    assert "Not a directory; choose another place" in capsys.readouterr().err

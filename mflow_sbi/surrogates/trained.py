@@ -250,10 +250,24 @@ def read_record(folder: Path) -> tuple[SurrogateRecord, dict[str, Tensor]]:
             metadata=EventMetadata.from_json(json.dumps(raw["metadata"])),
             digests=raw["digests"],
         )
+        _require_fitting(record)
     except (KeyError, ValueError, TypeError) as error:
         message = f"{path}: not a readable surrogate record ({error!r})"
         raise RunFolderError(message) from error
     return record, _load_weights(folder / WEIGHTS)
+
+
+def _require_fitting(record: SurrogateRecord) -> None:
+    """Raise ValueError where the parts of a record are not of one surrogate."""
+    n, p = record.shape["ambient_dim"], record.shape["parameter_dim"]
+    counts = {
+        "observables": (len(record.observables.mean), len(record.metadata.observables), n),
+        "parameters": (len(record.parameters.mean), len(record.metadata.parameters), p),
+    }
+    for what, numbers in counts.items():
+        if len(set(numbers)) > 1:
+            message = f"numbers of {what} differ: {numbers}"
+            raise ValueError(message)
 
 
 def _load_weights(path: Path) -> dict[str, Tensor]:
