@@ -6,6 +6,7 @@ Exit codes: 0 ok, 2 bad input (one line: what was expected, what came, what to d
 import argparse
 import json
 import math
+import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -33,11 +34,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SimulatorError as error:
         sys.stderr.write(f"simulators: {error}\n")
         return 2
+    except MemoryError as error:
+        sys.stderr.write(f"simulators: {error}; ask for fewer events, in several files\n")
+        return 2
     return 0
 
 
 class _Parser(argparse.ArgumentParser):
     """A parser whose complaints are one line."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        super().__init__(*args, **kwargs)
+        # argparse takes -1e-3 for an option before Python 3.14.
+        self._negative_number_matcher = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
 
     def error(self, message: str) -> NoReturn:
         msg = f"{message}; see '{self.prog} --help'"
@@ -85,7 +94,10 @@ def _parser() -> _Parser:
 
 
 def _finite(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
     if not math.isfinite(value):
         msg = f"expected a finite number, got {text}"
         raise argparse.ArgumentTypeError(msg)

@@ -91,7 +91,8 @@ def generate_events(
         progress: Called with (events done, events).
 
     Raises:
-        InvalidRequest: Unknown channel or setting, or theta of another shape.
+        InvalidRequest: Unknown channel or setting, theta of another shape, or so large that the
+            density overflows.
 
     Example:
         >>> events = generate_events([[0.0, 0.0]] * 3, np.random.default_rng(1))
@@ -106,7 +107,11 @@ def generate_events(
     jets = np.empty((len(points), 2, 4), dtype=np.float32)
     photons = np.empty((len(points), 2, 3), dtype=np.float32)
     proposal, units = adapted_proposal(channel), theta_units(setting)
-    bound = proposal.max_weight(points * SCALE_PER_TEV2[setting])
+    with np.errstate(over="ignore", invalid="ignore"):
+        bound = proposal.max_weight(points * SCALE_PER_TEV2[setting])
+    if not np.isfinite(bound).all():
+        msg = f"theta: the density overflows at {points[~np.isfinite(bound)][0].tolist()}"
+        raise InvalidRequest(msg)
     acceptance = monomials(points) * units / bound[:, None]
     waiting = WINDOW
     pending = np.arange(min(WINDOW, len(points)))

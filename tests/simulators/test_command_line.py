@@ -158,7 +158,7 @@ BAD = {
     "no theta": ({"--theta": None}, "one of the arguments --theta --theta-prior is required"),
     "one theta": ({"--theta": ("0",)}, "expected 2 arguments"),
     "theta not finite": ({"--theta": ("0", "nan")}, "expected a finite number, got nan"),
-    "theta no number": ({"--theta": ("0", "x")}, "invalid"),
+    "theta no number": ({"--theta": ("0", "x")}, "expected a finite number, got x"),
     "two kinds of theta": ({"--theta-prior": ("normal",)}, "not allowed with"),
     "unknown prior": ({"--theta": None, "--theta-prior": ("flat",)}, "invalid choice: 'flat'"),
     "unknown setting": ({"--setting": ("loud",)}, "invalid choice: 'loud'"),
@@ -192,3 +192,22 @@ def test_help_is_no_error(capsys):
         main(["wbf", "--help"])
     assert exit_.value.code == 0
     assert "--theta-prior" in capsys.readouterr().out
+
+
+def test_parameters_whose_density_overflows_are_refused(tmp_path, capsys):
+    path = tmp_path / "x.root"
+    words = ["wbf", "--theta", "1e200", "0", "--events", "2", "--seed", "1", "--out", str(path)]
+    assert main(words) == 2
+    assert "overflows" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_negative_parameters_may_have_an_exponent(tmp_path):
+    _, record = read(simulate(tmp_path / "x.root", "--theta", "-5e-1", "-1E-3", events=2))
+    assert record["theta_sampling"]["value"] == [-0.5, -0.001]
+
+
+def test_more_events_than_memory_end_in_one_line(tmp_path, capsys):
+    words = ["wbf", "--theta", "0", "0", "--seed", "1", "--out", str(tmp_path / "x.root")]
+    assert main([*words, "--events", "9" * 14]) == 2
+    assert "ask for fewer events" in capsys.readouterr().err
