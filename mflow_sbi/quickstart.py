@@ -6,7 +6,9 @@ It calls what the other commands call, on events that `python -m simulators` wri
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, wait
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from mflow_sbi.inference import McmcSettings, draws_of, exact_likelihood, load_p
 from mflow_sbi.interfaces import Reporter
 from mflow_sbi.recipes import RECIPES, find_recipe, load_surrogate
 from mflow_sbi.runs import (
+    HISTORY,
     POSTERIOR,
     compare_runs,
     draw_events,
@@ -46,7 +49,7 @@ class QuickstartSettings:
         epochs: of the manifold, the reference and the density phase.
         mcmc: steps discarded and steps kept of each of 2 x 64 walkers.
         seed: of the simulation; training and sampling use the same number.
-        threads: torch threads; None leaves torch's choice.
+        threads: torch threads of each of the two trainings, which run side by side.
     """
 
     training_events: int = 300_000
@@ -56,7 +59,7 @@ class QuickstartSettings:
     epochs: tuple[int, int, int] = (3, 3, 8)
     mcmc: tuple[int, int] = (150, 250)
     seed: int = 1
-    threads: int | None = None
+    threads: int = 1
 
     def scaled(self, factor: float) -> "QuickstartSettings":
         """Return the same job with the numbers of simulated events scaled."""
@@ -124,18 +127,45 @@ def quickstart(folder: Path, settings: QuickstartSettings, reporter: Reporter) -
     simulate(train_path, settings.training_events, settings.seed, prior)
     simulate(test_path, settings.test_events, settings.seed + 1, prior)
     simulate(observed_path, settings.observed_events, settings.seed + 2, ("--theta", *truth))
-    runs = {}
-    for recipe in ("mflow", "af"):
-        run = folder / "runs" / recipe
-        train_run(run_config(recipe, train_path, settings), run, reporter)
+    runs = {RECIPES[recipe].title: folder / "runs" / recipe for recipe in ("mflow", "af")}
+    configs = [run_config(run.name, train_path, settings) for run in runs.values()]
+    _train_side_by_side(configs, list(runs.values()), reporter)
+    for run in runs.values():
         evaluate_run(run, str(test_path), reporter)
         infer_run(run, str(observed_path), reporter)
-        runs[RECIPES[recipe].title] = run
     comparison = compare_runs(list(runs.values()), str(observed_path), folder, reporter)
-    _sample_exact(folder, observed_path, reporter, run_config("mflow", train_path, settings))
+    _sample_exact(folder, observed_path, reporter, configs[0])
     _draw(folder, test_path, runs, comparison, reporter)
     reporter.say(f"table: {folder}/comparison.md   figures: {folder}/figures/")
     return comparison
+
+
+def _train_quietly(config: RunConfig, run: Path) -> None:
+    train_run(config, run)
+
+
+def _train_side_by_side(
+    configs: Sequence[RunConfig], runs: Sequence[Path], reporter: Reporter
+) -> None:
+    """Train every run in a process of its own, one core each; their histories tell how far."""
+    if all((run / "surrogate").is_dir() for run in runs):
+        for config, run in zip(configs, runs, strict=True):
+            train_run(config, run, reporter)
+        return
+    total = sum(phase.epochs for config in configs for phase in config.schedule().phases)
+    names = " and ".join(RECIPES[config.recipe].title for config in configs)
+    pool = ProcessPoolExecutor(len(runs), mp_context=get_context("spawn"))
+    with reporter.task(f"training {names} side by side") as progress, pool:
+        futures = [
+            pool.submit(_train_quietly, config, run)
+            for config, run in zip(configs, runs, strict=True)
+        ]
+        while not all(future.done() for future in futures):
+            wait(futures, timeout=0.5)
+            done = sum(len(read_history(run)) for run in runs if (run / HISTORY).is_file())
+            progress(done, total)
+        for future in futures:
+            future.result()
 
 
 def _sample_exact(

@@ -7,7 +7,6 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from itertools import count
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
@@ -63,6 +62,7 @@ from mflow_sbi.run_files import (
 )
 from mflow_sbi.surrogates import TrainedSurrogate
 from mflow_sbi.surrogates.trained import RECORD
+from mflow_sbi.training import HistoryRecord
 
 __all__ = [
     "SUMMARY_HEADER",
@@ -133,8 +133,15 @@ def _train(
     schedule = config.schedule()
     total = schedule.cycles * sum(phase.epochs for phase in schedule.phases)
     title = f"training {RECIPES[config.recipe].title} on {len(sample):,} events"
+    rows: list[Mapping[str, object]] = []
+
     with reporter.task(title) as progress:
-        epochs = count(1)
+
+        def on_epoch(record: HistoryRecord) -> None:
+            rows.append(record.as_row())
+            write_text(folder / HISTORY, history_csv(rows))
+            progress(len(rows), total)
+
         return train(
             sample,
             config.recipe,
@@ -142,7 +149,7 @@ def _train(
             schedule=schedule,
             settings=config.fit_settings(),
             checkpoint_folder=folder / CHECKPOINT,
-            on_epoch=lambda _: progress(next(epochs), total),
+            on_epoch=on_epoch,
         )
 
 
