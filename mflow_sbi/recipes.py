@@ -128,6 +128,8 @@ def _parse_flow(default: object, value: Any, where: str) -> Any:  # noqa: ANN401
     """Return flow options with the named ones changed, or a plain value of the default's type."""
     if isinstance(default, FlowOptions) and isinstance(value, Mapping):
         return _parse(FlowOptions, {**asdict(default), **value}, where)
+    if type(value) is int and type(default) is float:
+        return float(value)
     if type(value) is not type(default):
         message = f"{where}: expected {type(default).__name__}, got {value!r}"
         raise ConfigurationError(message)

@@ -34,11 +34,19 @@ def test_the_two_commands_are_targets_of_the_makefile():
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
 
 
+def test_the_table_is_that_of_the_committed_quickstart():
+    table = (ROOT / "docs" / "quickstart" / "comparison.md").read_text().split("\n\n")[0]
+    assert table in README
+    record = json.loads((ROOT / "docs" / "quickstart" / "comparison.json").read_text())
+    tv = {row["posterior"]: row["total_variation"] for row in record["rows"]}
+    assert tv["M-flow"] < tv["ambient flow"] < tv["prior"]
+
+
 @pytest.mark.parametrize("name", ["mflow", "af", "prior"])
 def test_the_numbers_are_those_of_the_committed_benchmark(name):
     record = json.loads((ROOT / "benchmarks" / "results" / "main_job.json").read_text())
     metrics = record["metrics"]
-    tv = f"{metrics[f'tv_{name}']:.2f} ± {metrics[f'tv_{name}_error']:.2f}"
+    tv = f"{metrics[f'tv_{name}']:.3f} ± {metrics[f'tv_{name}_error']:.3f}"
     log_prob = metrics[f"log_prob_truth_{name}"]
     error = metrics[f"log_prob_truth_{name}_error"]
     assert f"{log_prob:+.2f} ± {error:.2f} | {tv} |" in README

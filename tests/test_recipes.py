@@ -208,6 +208,8 @@ def test_options_left_out_keep_the_recipes_defaults(recipe):
     changed = RECIPES[recipe].parse_options({"reference": {"layers": 1}})
     assert changed.reference == replace(default.reference, layers=1)
     assert changed.density == default.density
+    whole = RECIPES[recipe].parse_options({"density": {"bound": 5}})
+    assert isinstance(whole.density.bound, float)
 
 
 def test_impossible_requests_are_refused():

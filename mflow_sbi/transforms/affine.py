@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mflow_sbi.errors import ChartError
 from mflow_sbi.transforms.base import Transform
 
 __all__ = ["AffineWhitening", "PermutedLULinear"]
@@ -75,10 +76,20 @@ class AffineWhitening(Transform):
 
     @torch.no_grad()
     def fit(self, x: Tensor) -> None:
-        """Fit mean and Cholesky factor (float64 inside) to x, (N, d)."""
+        """Fit mean and Cholesky factor (float64 inside) to x, (N, d).
+
+        Raises:
+            ChartError: the numbers do not vary in all d directions.
+        """
         centred = x.double() - x.double().mean(dim=0)
         covariance = centred.T @ centred / len(x)
-        lower = torch.linalg.cholesky(covariance)
+        lower, info = torch.linalg.cholesky_ex(covariance)
+        if int(info) != 0 or not bool(torch.isfinite(lower).all()):
+            message = (
+                f"the {x.shape[1]} latents of {len(x)} events do not vary in all directions; "
+                "lower latent_dim, or train the chart on more events"
+            )
+            raise ChartError(message)
         unit = torch.eye(len(lower), dtype=lower.dtype, device=lower.device)
         self.mean.copy_(x.double().mean(dim=0))
         self.lower.copy_(lower)

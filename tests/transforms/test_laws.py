@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.func import jacrev, jvp, vmap
 
+from mflow_sbi.errors import ChartError
 from mflow_sbi.transforms import (
     AffineMap,
     AffineWhitening,
@@ -126,3 +127,18 @@ def test_coupling_starts_at_the_identity(name, events, context):
     # zero weights in the conditioner's last layer; float32 biases round the derivatives
     torch.testing.assert_close(image, events, atol=1e-6, rtol=0)
     assert log_det.abs().max() < 1e-5
+
+
+def test_whitening_gives_unit_covariance_and_refuses_flat_directions():
+    x = torch.randn(500, 2, dtype=torch.float64)
+    whitening = AffineWhitening(2).double()
+    whitening.fit(x @ torch.tensor([[2.0, 1.0], [0.0, 0.1]], dtype=torch.float64))
+    white, _ = whitening(x @ torch.tensor([[2.0, 1.0], [0.0, 0.1]], dtype=torch.float64))
+    torch.testing.assert_close(
+        torch.cov(white.T, correction=0), torch.eye(2, dtype=torch.float64), atol=1e-10, rtol=0
+    )
+    flat = AffineWhitening(2).double()
+    with pytest.raises(ChartError, match="do not vary in all directions"):
+        flat.fit(torch.cat([x[:, :1], x[:, :1]], dim=-1) * torch.tensor([1.0, 0.0]))
+    with pytest.raises(ChartError, match="do not vary in all directions"):
+        flat.fit(x * torch.nan)
