@@ -59,10 +59,10 @@ class Terminal:
         self._err.print(f"warning: {text}", style="yellow", markup=False)
 
     def table(self, title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Print a table; the first column is left-aligned."""
+        """Print a table; numbers to the right, the first column and lists of two to the left."""
         table = Table(title=title, title_justify="left")
         for index, name in enumerate(header):
-            table.add_column(name, justify="left" if index == 0 else "right")
+            table.add_column(name, justify="left" if index == 0 or len(header) == 2 else "right")
         for row in rows:
             table.add_row(*row)
         self._out.print(table)

@@ -84,7 +84,7 @@ def train_run(
     """Train by a configuration into a run folder; an unfinished run is taken up where it was cut.
 
     Raises:
-        RunFolderError: the folder holds a run of another configuration.
+        RunFolderError: the folder holds a run of another configuration, or of other events.
     """
     reporter = reporter or Quiet()
     recorded = folder / CONFIG
@@ -94,9 +94,6 @@ def train_run(
             "folder"
         )
         raise RunFolderError(message)
-    if (folder / "surrogate" / RECORD).is_file():
-        reporter.say(f"{folder}: already trained with this configuration")
-        return load_surrogate(folder)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     sample = read_with_progress(
@@ -109,6 +106,8 @@ def train_run(
     config.prior.build(sample.parameter_names)  # a wrong prior shows before the training
     if config.max_events is not None:
         sample = sample.take(np.arange(min(config.max_events, len(sample))))
+    if (folder / "surrogate" / RECORD).is_file():
+        return _already_trained(folder, sample, reporter)
     write_text(recorded, config.to_json() + "\n")
     try:
         result = _train(sample, config, folder, reporter)
@@ -125,6 +124,19 @@ def train_run(
     result.surrogate.save(folder / "surrogate")
     rmtree(folder / CHECKPOINT, ignore_errors=True)
     return result.surrogate
+
+
+def _already_trained(folder: Path, sample: EventSample, reporter: Reporter) -> TrainedSurrogate:
+    """Return the surrogate in the folder, if it was trained on these very events."""
+    surrogate = load_surrogate(folder)
+    if surrogate.record.digests.get("training_events") != sample.digest:
+        message = (
+            f"{folder}: was trained with this configuration, but on other events than the files "
+            "hold now; choose another name, or remove the folder"
+        )
+        raise RunFolderError(message)
+    reporter.say(f"{folder}: already trained with this configuration")
+    return surrogate
 
 
 def _train(

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +118,22 @@ def test_training_again_uses_what_is_there_and_refuses_another_configuration(run
     other.write_text(config.read_text().replace("seed: 3", "seed: 4"))
     with pytest.raises(MflowSbiError, match="another configuration"):
         _invoke("train", other, "--folder", run)
+
+
+def test_a_finished_run_notices_that_its_event_file_changed(tmp_path: Path):
+    events = tmp_path / "events.root"
+    shutil.copy(TRAIN, events)
+    text = RUN.format(
+        name="af", events=events, recipe="af", options=OPTIONS["af"], phases=PHASES["af"]
+    )
+    config = tmp_path / "af.yaml"
+    config.write_text(text.replace("max_events: 2500", "max_events: 300"))
+    _invoke("train", config, "--folder", tmp_path / "run")
+    simulate = [sys.executable, "-m", "simulators", "wbf", "--theta-prior", "normal"]
+    simulate += ["--events", "300", "--seed", "9", "--out", str(events)]
+    subprocess.run(simulate, check=True, capture_output=True)
+    with pytest.raises(MflowSbiError, match="on other events than the files hold now"):
+        _invoke("train", config, "--folder", tmp_path / "run")
 
 
 def test_inspect_tells_what_would_be_read():
