@@ -180,6 +180,12 @@ def test_a_damaged_folder_is_refused(trained, tmp_path: Path, damage, message):
         load_surrogate(tmp_path)
 
 
+def test_a_chart_given_in_part_stays_the_recipes_chart():
+    # other than the flow's own defaults in every field left out
+    chart = RECIPES["mflow"].parse_options({"chart": {"layers": 4}}).chart
+    assert (chart.layers, chart.coupling, chart.hidden, chart.blocks) == (4, "affine", 128, 2)
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_training_repeats_bit_for_bit(recipe):
     x = _sample(20, seed=1).x
