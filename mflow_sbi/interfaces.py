@@ -18,6 +18,8 @@ from torch import Tensor
 
 __all__ = [
     "Array",
+    "DifferentiableLikelihood",
+    "DifferentiablePrior",
     "EncodedLikelihood",
     "Events",
     "Latents",
@@ -98,7 +100,8 @@ class EncodedLikelihood(Protocol):
     """A likelihood that factorises into an encoding without theta and a latent density.
 
     log p(x|theta) = latent_log_likelihood(encode(x), theta) + constant(x).
-    Physical units in; inference encodes the observed events once.
+    Physical units in; inference encodes the observed events once and asks for the latent density
+    of all pairs of M points and N events by broadcasting theta (M, 1, p) against u (N, d).
     """
 
     @property
@@ -116,7 +119,14 @@ class EncodedLikelihood(Protocol):
         ...
 
     def latent_log_likelihood(self, u: Latents, theta: Parameters) -> LogProbs:
-        """Return log p(u|theta) up to a constant in theta, rows paired, (N,)."""
+        """Return log p(u|theta) up to a constant in theta; leading dimensions broadcast.
+
+        u (..., d), theta (..., p) -> (...): rows paired, (N, d), (N, p) -> (N,); every event at
+        every point, (N, d), (M, 1, p) -> (M, N); each event at its own points, (N, d), (M, N, p)
+        -> (M, N).  What depends on theta alone is to be computed once per row of theta, and no
+        argument repeated where a broadcast does.  theta has the dtype and device of u; torch
+        differentiates through it.
+        """
         ...
 
 
@@ -140,6 +150,18 @@ class Likelihood(Protocol):
 
 
 @runtime_checkable
+class DifferentiableLikelihood(Likelihood, Protocol):
+    """A likelihood that knows its slope in the parameters."""
+
+    def value_and_gradient(self, theta: Array) -> tuple[Array, Array]:
+        """Return log L as `__call__` does and grad_theta log L, (M, p) -> (M,), (M, p).
+
+        The gradient is finite; zero where log L is -inf.
+        """
+        ...
+
+
+@runtime_checkable
 class Prior(Protocol):
     """A normalised density on the parameters that can be sampled."""
 
@@ -154,6 +176,15 @@ class Prior(Protocol):
 
     def sample(self, n: int, rng: np.random.Generator) -> Array:
         """Return n independent draws, (n, p)."""
+        ...
+
+
+@runtime_checkable
+class DifferentiablePrior(Prior, Protocol):
+    """A prior that knows the slope of its log density."""
+
+    def gradient(self, theta: Array) -> Array:
+        """Return grad_theta log p(theta), (M, p) -> (M, p); zero outside the support."""
         ...
 
 

@@ -27,6 +27,7 @@ from mflow_sbi.interfaces import Array
 __all__ = [
     "MorphingBasis",
     "log_likelihood",
+    "log_likelihood_and_score_of_set",
     "log_likelihood_of_set",
     "score",
     "total_cross_section",
@@ -174,20 +175,51 @@ def log_likelihood_of_set(
     return result
 
 
+def log_likelihood_and_score_of_set(
+    basis: MorphingBasis, components: ArrayLike, cross_section: ArrayLike, theta: ArrayLike
+) -> tuple[Array, Array]:
+    """Return sum_i log p(x_i|theta_m), (M,), and its gradient in theta_m, (M, p).
+
+    The gradient is sum_k dw_k [sum_i c_ik / (w . c_i) - N C_k / (w . C)], so that no (M, N, p)
+    numbers are held; zero where an event has no density and the log likelihood is -inf.
+
+    Arguments and errors are those of `log_likelihood`.
+    """
+    c = basis._columns("components", components, 2)
+    log_sigma = np.log(total_cross_section(basis, cross_section, theta))
+    values, pull = np.empty(len(log_sigma)), np.empty((len(log_sigma), basis.n_components))
+    for rows, density in _densities(basis, c, theta):
+        with np.errstate(divide="ignore"):
+            log_density = np.log(density)
+        log_density -= log_sigma[rows, None]
+        values[rows] = log_density.sum(axis=1)
+        density[np.isneginf(values[rows])] = np.inf
+        pull[rows] = np.reciprocal(density, out=density) @ c
+    pull -= len(c) * np.exp(-log_sigma)[:, None] * np.asarray(cross_section)
+    pull[np.isneginf(values)] = 0.0
+    return values, np.einsum("mkp,mk->mp", basis.gradient(theta), pull)
+
+
 def _blocks(
     basis: MorphingBasis, c: Array, cross_section: ArrayLike, theta: ArrayLike
 ) -> Iterator[tuple[slice, Array]]:
+    """Yield slices of points and log p(x_i|theta_m) there, (block, N)."""
     log_sigma = np.log(total_cross_section(basis, cross_section, theta))
+    for rows, density in _densities(basis, c, theta):
+        with np.errstate(divide="ignore"):
+            np.log(density, out=density)
+        density -= log_sigma[rows, None]
+        yield rows, density
+
+
+def _densities(basis: MorphingBasis, c: Array, theta: ArrayLike) -> Iterator[tuple[slice, Array]]:
+    """Yield slices of points and w(theta_m) . c(x_i) there, not below zero, (block, N)."""
     w = basis.weights(theta)
     step = max(1, _BLOCK // max(1, len(c)))
     for start in range(0, len(w), step):
         rows = slice(start, start + step)
         density = w[rows] @ c.T
-        np.maximum(density, 0.0, out=density)
-        with np.errstate(divide="ignore"):
-            np.log(density, out=density)
-        density -= log_sigma[rows, None]
-        yield rows, density
+        yield rows, np.maximum(density, 0.0, out=density)
 
 
 def score(

@@ -11,6 +11,7 @@ from mflow_sbi.errors import EventDataError, ParameterRangeError, ShapeError
 from mflow_sbi.morphing import (
     MorphingBasis,
     log_likelihood,
+    log_likelihood_and_score_of_set,
     log_likelihood_of_set,
     score,
     total_cross_section,
@@ -101,6 +102,25 @@ def test_score_is_the_gradient_of_the_log_likelihood():
         )
 
 
+@given(points, st.integers(0, 1000))
+def test_score_of_a_set_is_the_sum_of_its_scores(theta, seed):
+    _, c = squared_amplitudes(7, seed)
+    total = c.sum(axis=0)
+    values, scores = log_likelihood_and_score_of_set(BASIS, c, total, theta)
+    assert np.array_equal(values, log_likelihood_of_set(BASIS, c, total, theta))
+    inside = np.isfinite(values)
+    expected = [score(BASIS, c, total, at[None]).sum(axis=0) for at in theta[inside]]
+    np.testing.assert_allclose(scores[inside], np.reshape(expected, (-1, 2)), rtol=1e-9, atol=1e-9)
+
+
+def test_score_of_a_set_without_density_is_zero():
+    _, c = squared_amplitudes(4)
+    c[2] = 0.0
+    values, scores = log_likelihood_and_score_of_set(BASIS, c, c.sum(axis=0), [[0.3, 0.2]])
+    assert np.isneginf(values).all()
+    assert np.array_equal(scores, np.zeros((1, 2)))
+
+
 def test_one_point_for_all_events():
     _, c = squared_amplitudes(5)
     one = score(BASIS, c, c.sum(axis=0), [[0.2, -0.1]])
@@ -115,11 +135,12 @@ def test_expected_score_vanishes():
     np.testing.assert_allclose(p @ score(BASIS, c, c.sum(axis=0), theta), 0, atol=1e-12)
 
 
-def test_memory_of_a_set_is_bounded():
+@pytest.mark.parametrize("of_set", [log_likelihood_of_set, log_likelihood_and_score_of_set])
+def test_memory_of_a_set_is_bounded(of_set):
     _, c = squared_amplitudes(20_000)
     theta = np.random.default_rng(0).normal(size=(2_000, 2))
     tracemalloc.start()
-    log_likelihood_of_set(BASIS, c, c.sum(axis=0), theta)
+    of_set(BASIS, c, c.sum(axis=0), theta)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 150e6  # the matrix of all pairs would take 320 MB

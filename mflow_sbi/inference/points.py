@@ -3,9 +3,15 @@
 import numpy as np
 
 from mflow_sbi.errors import ShapeError
-from mflow_sbi.interfaces import Array, Likelihood, Prior
+from mflow_sbi.interfaces import (
+    Array,
+    DifferentiableLikelihood,
+    DifferentiablePrior,
+    Likelihood,
+    Prior,
+)
 
-__all__ = ["as_points", "common_names", "log_joint"]
+__all__ = ["as_points", "common_names", "log_joint", "log_posterior_and_gradient"]
 
 
 def as_points(theta: Array, parameter_dim: int) -> Array:
@@ -47,3 +53,21 @@ def log_joint(likelihood: Likelihood, prior: Prior, points: Array) -> Array:
     if inside.any():
         log_density[inside] += likelihood(points[inside])
     return log_density
+
+
+def log_posterior_and_gradient(
+    likelihood: DifferentiableLikelihood, prior: DifferentiablePrior, points: Array
+) -> tuple[Array, Array]:
+    """Return log L(theta) + log p(theta) and its gradient, (M, p) -> (M,), (M, p).
+
+    Where the prior or the likelihood vanishes the value is -inf and the gradient zero; the
+    likelihood is asked only where the prior is positive.
+    """
+    values, gradients = prior.log_prob(points), prior.gradient(points)
+    inside = values > -np.inf
+    if inside.any():
+        more, slopes = likelihood.value_and_gradient(points[inside])
+        values[inside] += more
+        gradients[inside] += slopes
+    gradients[np.isneginf(values)] = 0.0
+    return values, gradients

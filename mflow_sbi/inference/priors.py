@@ -8,7 +8,7 @@ import numpy as np
 
 from mflow_sbi.errors import ConfigurationError
 from mflow_sbi.inference.points import as_points
-from mflow_sbi.interfaces import Array, Prior
+from mflow_sbi.interfaces import Array, DifferentiablePrior
 
 __all__ = ["BoxPrior", "NormalPrior", "RecordedPrior", "prior_from_dict"]
 
@@ -16,7 +16,7 @@ _NORMAL_HALF_WIDTH = 5.0  # standard deviations: all but 6e-7 of each axis
 
 
 @runtime_checkable
-class RecordedPrior(Prior, Protocol):
+class RecordedPrior(DifferentiablePrior, Protocol):
     """A prior that can be written down and knows a box holding (nearly) all of its mass."""
 
     def box(self) -> Array:
@@ -97,6 +97,11 @@ class NormalPrior:
         norm = np.log(std).sum() + 0.5 * std.size * np.log(2 * np.pi)
         return -0.5 * np.square(pulls).sum(axis=1) - norm
 
+    def gradient(self, theta: Array) -> Array:
+        """Return d log p / d theta_k = -(theta_k - mean_k) / std_k^2, (M, p) -> (M, p)."""
+        points = as_points(theta, len(self.mean))
+        return (np.asarray(self.mean) - points) / np.square(self.std)
+
     def sample(self, n: int, rng: np.random.Generator) -> Array:
         """Return n independent draws, (n, p)."""
         return rng.normal(self.mean, self.std, size=(n, len(self.mean)))
@@ -161,6 +166,10 @@ class BoxPrior:
         low, high = np.asarray(self.low), np.asarray(self.high)
         inside = np.all((points >= low) & (points <= high), axis=1)
         return np.where(inside, -np.log(high - low).sum(), -np.inf)
+
+    def gradient(self, theta: Array) -> Array:
+        """Return zeros, (M, p) -> (M, p): inside, and outside too, where log p = -inf."""
+        return np.zeros_like(as_points(theta, len(self.low)))
 
     def sample(self, n: int, rng: np.random.Generator) -> Array:
         """Return n independent draws, (n, p)."""

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from mflow_sbi.errors import ConfigurationError, SamplingError, ShapeError
+from mflow_sbi.inference.cached import CachedLikelihood
 from mflow_sbi.inference.grid import common_grid, grid_posterior
-from mflow_sbi.inference.likelihood import CachedLikelihood, FlatLikelihood, MorphingLikelihood
+from mflow_sbi.inference.likelihood import FlatLikelihood, MorphingLikelihood
 from mflow_sbi.inference.mcmc import McmcSettings, autocorrelation_time, sample_posterior
 from mflow_sbi.inference.priors import BoxPrior, NormalPrior
 from mflow_sbi.inference.result import diagnostics_of, draws_of, summarise

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mflow_sbi.errors import EventFileError, ShapeError
-from mflow_sbi.inference.likelihood import CachedLikelihood
+from mflow_sbi.inference.cached import CachedLikelihood
 from mflow_sbi.inference.mcmc import McmcSettings, sample_posterior
 from mflow_sbi.inference.priors import NormalPrior, prior_from_dict
 from mflow_sbi.inference.result import (

@@ -37,11 +37,39 @@ class LinearSurrogate:
         self.slope = torch.tensor([[1, 0], [0, 1], [1, 1], [1, -1]], dtype=dtype)
         self.encoded = 0
         self.largest_batch = 0
+        self.theta_rows = 0
 
     def encode(self, x: Array) -> Tensor:
         self.encoded += 1
         return torch.as_tensor(x, dtype=self.slope.dtype) / 10
 
     def latent_log_likelihood(self, u: Tensor, theta: Tensor) -> Tensor:
-        self.largest_batch = max(self.largest_batch, len(u))
-        return -0.5 * (u - theta @ self.slope.T).square().sum(dim=1)
+        values = -0.5 * (u - theta @ self.slope.T).square().sum(dim=-1)
+        self.largest_batch = max(self.largest_batch, values.numel())
+        self.theta_rows += theta[..., 0].numel()
+        return values
+
+
+class CurvedSurrogate(LinearSurrogate):
+    """u = x / 10 and u_k | theta ~ N(sin(A theta)_k, exp(-theta_0 theta_1 / 2)^2)."""
+
+    def latent_log_likelihood(self, u: Tensor, theta: Tensor) -> Tensor:
+        log_precision = 0.5 * theta[..., 0] * theta[..., 1]
+        away = (u - torch.sin(theta @ self.slope.T)) * torch.exp(log_precision)[..., None]
+        return -0.5 * away.square().sum(dim=-1) + 4 * log_precision
+
+
+class BrokenSurrogate(LinearSurrogate):
+    """NaN for CWL2 > 1, -inf for CWL2 < -1."""
+
+    def latent_log_likelihood(self, u: Tensor, theta: Tensor) -> Tensor:
+        values = super().latent_log_likelihood(u, theta)
+        values = torch.where(theta[..., 0] > 1, torch.nan, values)
+        return torch.where(theta[..., 0] < -1, -torch.inf, values)
+
+
+class PairedSurrogate(LinearSurrogate):
+    """Knows rows of (u, theta) only, and does not broadcast."""
+
+    def latent_log_likelihood(self, u: Tensor, theta: Tensor) -> Tensor:
+        return super().latent_log_likelihood(u, theta.flatten(0, -2)[: len(u)])
