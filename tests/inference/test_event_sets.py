@@ -111,8 +111,11 @@ def test_gradients_are_off() -> None:
 
 def test_float32_is_summed_in_float64() -> None:
     sets = [np.full((30_000, 4), 10.0), np.full((20_000, 4), 10.0)]  # each event is -2
-    together = CachedEventSets(LinearSurrogate(torch.float32), sets)
-    assert together(np.zeros((1, 2))).tolist() == [[-60_000, -40_000]]
+    sets[1][0] = 10.01  # this one a little less, which a float32 sum of -40,000 would lose
+    together = CachedEventSets(LinearSurrogate(torch.float32), sets, chunk_rows=100_000)
+    (sums,) = together(np.zeros((1, 2)))
+    assert sums[0] == -60_000
+    assert sums[1] + 40_000 == pytest.approx(2 - 2 * 1.001**2, abs=1e-6)
 
 
 def test_no_points() -> None:
