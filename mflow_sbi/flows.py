@@ -1,6 +1,7 @@
 r"""Flows assembled from transforms: log p(u|theta) = log N(T(u; theta); 0, 1) + log|det dT/du|.
 
-The only room that knows nflows' distributions; `context` is nflows' word for the parameters.
+Leading dimensions of u and theta broadcast: u (N, d) with theta (M, 1, p) gives (M, N), and the
+networks of theta alone run on M rows.  `context` is nflows' word for the parameters.
 
 References:
     Normalizing flows for probabilistic modeling and inference (Papamakarios et al., 2019),
@@ -14,7 +15,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from nflows.distributions.normal import StandardNormal
 from torch import Tensor, nn
 
 from mflow_sbi.errors import ConfigurationError
@@ -27,6 +27,7 @@ from mflow_sbi.transforms import (
     ElementwiseMap,
     PermutedLULinear,
     SplineMap,
+    VolumePreservingMap,
 )
 
 __all__ = ["ConditionalFlow", "FlowOptions", "build_flow", "build_transform", "seeded"]
@@ -34,6 +35,8 @@ __all__ = ["ConditionalFlow", "FlowOptions", "build_flow", "build_transform", "s
 
 MAX_BINS = 500
 """Half of a spline's box is then taken by the smallest widths of its bins."""
+
+COUPLINGS = ("spline", "affine", "volume_preserving")
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,8 @@ class FlowOptions:
         layers: number of coupling layers; 0 leaves a linear map.
         hidden: width of the conditioner network.
         blocks: residual blocks of the conditioner network.
-        coupling: "spline" (rational-quadratic) or "affine".
+        coupling: "spline" (rational-quadratic), "affine", or "volume_preserving" (affine with
+            unit determinant).
         bins: bins of each spline.
         bound: splines act on [-bound, bound] (units of the whitened latents), tails are linear.
     """
@@ -52,7 +56,7 @@ class FlowOptions:
     layers: int = 6
     hidden: int = 64
     blocks: int = 1
-    coupling: Literal["spline", "affine"] = "spline"
+    coupling: Literal["spline", "affine", "volume_preserving"] = "spline"
     bins: int = 8
     bound: float = 6.0
 
@@ -68,14 +72,18 @@ class FlowOptions:
                 f"got bins {self.bins}, bound {self.bound}"
             )
             raise ConfigurationError(message)
-        if self.coupling not in ("spline", "affine"):
-            message = f"flow option coupling: expected 'spline' or 'affine', got {self.coupling!r}"
+        if self.coupling not in COUPLINGS:
+            message = (
+                f"flow option coupling: expected one of {list(COUPLINGS)}, got {self.coupling!r}"
+            )
             raise ConfigurationError(message)
 
     def elementwise(self) -> ElementwiseMap:
         """Return the elementwise map of the coupling layers."""
         if self.coupling == "affine":
             return AffineMap()
+        if self.coupling == "volume_preserving":
+            return VolumePreservingMap()
         return SplineMap(self.bins, self.bound, self.hidden)
 
 
@@ -130,7 +138,6 @@ class ConditionalFlow(nn.Module):
         self.parameter_dim = parameter_dim
         self.whitening = AffineWhitening(features)
         self.transform = transform
-        self.base = StandardNormal([features])
 
     def fit_whitening(self, u: Latents) -> None:
         """Fit the whitening to training latents (N, d)."""
@@ -140,15 +147,16 @@ class ConditionalFlow(nn.Module):
         return theta if self.parameter_dim else None
 
     def encode_noise(self, u: Latents, theta: Parameters | None = None) -> tuple[Tensor, LogProbs]:
-        """Return T(u; theta) and log|det dT/du|, (N, d) -> ((N, d), (N,))."""
+        """Return T(u; theta) and log|det dT/du|, (..., d) -> ((..., d), (...))."""
         white, log_det_white = self.whitening(u)
         noise, log_det = self.transform(white, self._context(theta))
         return noise, log_det + log_det_white
 
     def log_prob(self, u: Latents, theta: Parameters | None = None) -> LogProbs:
-        """Return log p(u|theta), rows paired, (N, d), (N, p) -> (N,)."""
+        """Return log p(u|theta), leading dimensions broadcast, (..., d), (..., p) -> (...)."""
         noise, log_det = self.encode_noise(u, theta)
-        return self.base.log_prob(noise) + log_det
+        log_base = -0.5 * (noise.square().sum(dim=-1) + self.features * math.log(2.0 * math.pi))
+        return log_base + log_det
 
     def decode_noise(self, noise: Tensor, theta: Parameters | None = None) -> Latents:
         """Return T^-1(noise; theta), (N, d)."""

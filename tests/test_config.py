@@ -38,7 +38,7 @@ def test_changes_reach_the_schedule_and_survive_json():
         ({"options": {"latentdim": 3}}, "did you mean 'latent_dim'"),
         ({"options": {"chart": {"hiden": 3}}}, "did you mean 'hidden'"),
         ({"options": {"chart": {"layers": -1}}}, "layers: expected at least 0, got -1"),
-        ({"options": {"chart": {"coupling": "quadratic"}}}, "expected 'spline' or 'affine'"),
+        ({"options": {"chart": {"coupling": "quadratic"}}}, "expected one of .'spline', 'affine'"),
         ({"phases": {"manifold": {"epoch": 3}}}, "did you mean 'epochs'"),
         ({"phases": {"manyfold": {"epochs": 3}}}, "unknown phases"),
         ({"phases": {"manifold": {"epochs": 0}}}, "phases.manifold.epochs: .* got 0"),

@@ -3,7 +3,7 @@
 from mflow_sbi.charts.base import Chart
 from mflow_sbi.charts.invertible import InvertibleChart, build_invertible_chart
 from mflow_sbi.charts.linear_head import LinearHead
-from mflow_sbi.charts.volume import decoder_jacobian, exact_log_volume
+from mflow_sbi.charts.volume import decoder_jacobian, exact_log_volume, gram_matrix
 
 __all__ = [
     "Chart",
@@ -12,4 +12,5 @@ __all__ = [
     "build_invertible_chart",
     "decoder_jacobian",
     "exact_log_volume",
+    "gram_matrix",
 ]

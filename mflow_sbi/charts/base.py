@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
-from mflow_sbi.charts.volume import exact_log_volume
+from mflow_sbi.charts.volume import decoder_jacobian, exact_log_volume, gram_matrix
 from mflow_sbi.interfaces import Events, Latents
 
 __all__ = ["Chart"]
@@ -36,6 +36,14 @@ class Chart(nn.Module, ABC):
         """Return decode(encode(x)), (N, n) -> (N, n)."""
         return self.decode(self.encode(x))
 
+    def decode_with_jacobian(self, u: Latents) -> tuple[Events, Tensor]:
+        """Return decode(u) and J = d decode / d u, (N, d) -> ((N, n), (N, n, d))."""
+        return self.decode(u), decoder_jacobian(self.decode, u)
+
+    def gram(self, u: Latents) -> Tensor:
+        """Return J^T J in float64: the metric that the surface inherits, (N, d) -> (N, d, d)."""
+        return gram_matrix(self.decode_with_jacobian(u)[1])
+
     def log_volume(self, u: Latents) -> Tensor:
-        """Return log sqrt(det J^T J), J = d decode / d u, exact, (N, d) -> (N,)."""
-        return exact_log_volume(self.decode, u)
+        """Return log sqrt(det J^T J), exact, (N, d) -> (N,)."""
+        return exact_log_volume(self.gram, u)

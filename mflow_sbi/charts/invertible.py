@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mflow_sbi.charts.base import Chart
 from mflow_sbi.charts.linear_head import LinearHead
+from mflow_sbi.charts.volume import gram_matrix
 from mflow_sbi.errors import ConfigurationError
 from mflow_sbi.flows import FlowOptions, build_transform, seeded
 from mflow_sbi.interfaces import Events, Latents
@@ -43,9 +44,28 @@ class InvertibleChart(Chart):
 
     def decode(self, u: Latents) -> Events:
         """Return head^-1(f^-1(u, 0)), (N, d) -> (N, n)."""
-        v = u.new_zeros((*u.shape[:-1], self.head.rank - self.latent_dim))
-        z, _ = self.transform.inverse(torch.cat([u, v], dim=-1))
+        z, _ = self.transform.inverse(self._on_surface(u))
         return self.head.inverse(z)
+
+    def _on_surface(self, u: Latents) -> Tensor:
+        """Return (u, 0), (N, d) -> (N, r)."""
+        v = u.new_zeros((*u.shape[:-1], self.head.rank - self.latent_dim))
+        return torch.cat([u, v], dim=-1)
+
+    def _tangents(self, u: Latents) -> tuple[Tensor, Tensor]:
+        """Return z = f^-1(u, 0) (N, r) and dz/du (N, r, d), tangents propagated by hand."""
+        start = torch.eye(self.head.rank, self.latent_dim, dtype=u.dtype, device=u.device)
+        return self.transform.inverse_with_tangents(self._on_surface(u), start[None])
+
+    def decode_with_jacobian(self, u: Latents) -> tuple[Events, Tensor]:
+        """Return decode(u) and J = B S df^-1/du, (N, d) -> ((N, n), (N, n, d))."""
+        z, along = self._tangents(u)
+        return self.head.inverse(z), self.head.basis @ (self.head.spread[:, None] * along)
+
+    def gram(self, u: Latents) -> Tensor:
+        """Return J^T J (N, d, d) float64; the orthonormal columns of B drop out."""
+        _, along = self._tangents(u)
+        return gram_matrix(self.head.spread[:, None] * along)
 
 
 def build_invertible_chart(

@@ -4,7 +4,8 @@ The chart's own coordinates s are straightened by a reference flow R that knows 
 by maximum likelihood on all events: u = R(s) is close to a standard normal, whatever thin
 directions s has.  The conditional density then has only to learn what theta changes:
 
-    encode(x) = R(chart.encode(x)),   decode(u) = chart.decode(R^-1(u)),   J = d decode / d u
+    encode(x) = R(chart.encode(x)),   decode(u) = chart.decode(R^-1(u)),   J = d decode / d u,
+    1/2 log det J^T J = chart.log_volume(s) - log|det dR/ds|
 
 This is the latent flow of the M-flow with its first layers unconditional; densities stay exact.
 
@@ -18,7 +19,7 @@ from collections.abc import Callable, Collection, Mapping
 import torch
 from torch import Tensor, nn
 
-from mflow_sbi.charts import Chart, exact_log_volume
+from mflow_sbi.charts import Chart
 from mflow_sbi.flows import ConditionalFlow
 from mflow_sbi.interfaces import Events, Latents, LogProbs, Measure, Parameters
 
@@ -81,8 +82,9 @@ class ManifoldFlow(nn.Module):
         return torch.linalg.vector_norm(x - self.project(x), dim=-1)
 
     def log_volume(self, u: Latents) -> Tensor:
-        """Return 1/2 log det J^T J at u, exact, (N,)."""
-        return exact_log_volume(self.decode, u)
+        """Return 1/2 log det J^T J at u, exact, (N,): the chart's volume and R's determinant."""
+        s = self.reference.decode_noise(u)
+        return self.chart.log_volume(s) - self.reference.encode_noise(s)[1]
 
     def latent_log_prob(self, u: Latents, theta: Parameters) -> LogProbs:
         """Return log p(u|theta), rows paired, (N,)."""
@@ -90,8 +92,9 @@ class ManifoldFlow(nn.Module):
 
     def log_prob(self, x: Events, theta: Parameters) -> LogProbs:
         """Return log p(project(x)|theta) with respect to the surface volume, (N,)."""
-        u = self.encode(x)
-        return self.latent_log_prob(u, theta) - self.log_volume(u)
+        s = self.chart.encode(x)
+        u, log_det = self.reference.encode_noise(s)
+        return self.latent_log_prob(u, theta) + log_det - self.chart.log_volume(s)
 
     def log_likelihood(self, x: Events, theta: Parameters) -> LogProbs:
         """Return log p(u|theta): log p(x|theta) without the volume, constant in theta, (N,)."""

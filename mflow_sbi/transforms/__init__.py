@@ -1,15 +1,21 @@
 """Invertible maps with the nflows `Transform` interface, free of boolean masks.
 
 `forward` maps data towards the base, `inverse` maps the base towards data; both return the image
-and log|det| of the map's Jacobian, (N, d) -> ((N, d), (N,)).
+and log|det| of the map's Jacobian, (*batch, d) -> ((*batch, d), (*batch,)).
+`inverse_with_tangents` carries tangents along.
 """
 
 from mflow_sbi.transforms.affine import AffineWhitening, PermutedLULinear
 from mflow_sbi.transforms.base import Transform
 from mflow_sbi.transforms.composite import Composite
 from mflow_sbi.transforms.conditioners import ResidualConditioner
-from mflow_sbi.transforms.coupling import AffineMap, Coupling, ElementwiseMap, SplineMap
-from mflow_sbi.transforms.splines import rational_quadratic_spline
+from mflow_sbi.transforms.coupling import Coupling
+from mflow_sbi.transforms.elementwise import (
+    AffineMap,
+    ElementwiseMap,
+    SplineMap,
+    VolumePreservingMap,
+)
 
 __all__ = [
     "AffineMap",
@@ -21,5 +27,5 @@ __all__ = [
     "ResidualConditioner",
     "SplineMap",
     "Transform",
-    "rational_quadratic_spline",
+    "VolumePreservingMap",
 ]

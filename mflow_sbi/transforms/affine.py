@@ -1,6 +1,8 @@
 """Linear and affine maps of all features at once."""
 
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -8,14 +10,33 @@ from torch.nn import functional
 
 from mflow_sbi.errors import ChartError
 from mflow_sbi.transforms.base import Transform
+from mflow_sbi.transforms.elementwise import linear_columns
 
 __all__ = ["AffineWhitening", "PermutedLULinear"]
+
+
+class _Matrices(NamedTuple):
+    """W = L U P, its inverse, and log|det W|."""
+
+    weight: Tensor
+    inverse: Tensor
+    log_det: Tensor
+
+
+class _Kept(NamedTuple):
+    """Matrices kept for evaluation and the state of the parameters they were made from."""
+
+    state: tuple[object, ...]
+    matrices: _Matrices
 
 
 class PermutedLULinear(Transform):
     """y = L U P x + b with unit lower L, upper U of positive diagonal, fixed permutation P.
 
     The permutation is folded into the matrix; log|det| = sum log diag U.  Starts at y = P x.
+    At evaluation (no gradient asked of the parameters) the matrix and its inverse are kept until
+    a parameter changes.  Writing through `parameter.data` hides a change: call `train()` or
+    `eval()` afterwards.
     """
 
     permutation: Tensor
@@ -31,6 +52,7 @@ class PermutedLULinear(Transform):
             torch.full((features,), math.log(math.expm1(1.0)))
         )
         self.bias = nn.Parameter(torch.zeros(features))
+        self._kept: _Kept | None = None
 
     def _factors(self) -> tuple[Tensor, Tensor, Tensor]:
         diagonal = functional.softplus(self.unnormalised_diagonal)
@@ -39,22 +61,74 @@ class PermutedLULinear(Transform):
         upper = torch.triu(self.triangles, diagonal=1) + unit * diagonal
         return lower, upper, diagonal
 
-    def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return L U P x + b and its constant log|det|."""
+    def _weight(self) -> tuple[Tensor, Tensor]:
+        """Return W and log|det W|."""
         lower, upper, diagonal = self._factors()
         weight = (lower @ upper).index_select(1, self.inverse_permutation)
-        log_det = torch.log(diagonal).sum()
-        return inputs @ weight.T + self.bias, log_det.expand(inputs.shape[:-1])
+        return weight, torch.log(diagonal).sum()
 
-    def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return P^T U^-1 L^-1 (y - b) and its constant log|det|."""
+    def _inverse_weight(self) -> tuple[Tensor, Tensor]:
+        """Return W^-1 and log|det W^-1|."""
         lower, upper, diagonal = self._factors()
         unit = torch.eye(len(diagonal), dtype=diagonal.dtype, device=diagonal.device)
         solved = torch.linalg.solve_triangular(lower, unit, upper=False, unitriangular=True)
         inverse = torch.linalg.solve_triangular(upper, solved, upper=True)
-        weight = inverse.index_select(0, self.inverse_permutation)
-        log_det = -torch.log(diagonal).sum()
-        return (inputs - self.bias) @ weight.T, log_det.expand(inputs.shape[:-1])
+        return inverse.index_select(0, self.inverse_permutation), -torch.log(diagonal).sum()
+
+    def _keeps(self) -> bool:
+        """Whether nobody can ask for the parameters' gradient, trace or transform them."""
+        parameters = (self.triangles, self.unnormalised_diagonal)
+        if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
+            return False
+        plain = all(type(parameter) is nn.Parameter for parameter in parameters)
+        asked = torch.is_grad_enabled() and any(p.requires_grad for p in parameters)
+        return plain and not asked
+
+    def _matrices(self) -> _Matrices:
+        """Return the kept matrices, made anew where a parameter has changed."""
+        state = tuple(
+            (p._version, p.data_ptr(), p.dtype, p.device)
+            for p in (self.triangles, self.unnormalised_diagonal)
+        )
+        if self._kept is None or self._kept.state != state:
+            weight, log_det = self._weight()
+            self._kept = _Kept(state, _Matrices(weight, self._inverse_weight()[0], log_det))
+        return self._kept.matrices
+
+    def train(self, mode: bool = True) -> "PermutedLULinear":  # noqa: FBT001, FBT002
+        """Switch between training and evaluation and forget the kept matrices."""
+        self._kept = None
+        return super().train(mode)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_kept": None}
+
+    def push(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return L U P x + b and its constant log|det|."""
+        if self._keeps():
+            weight, _, log_det = self._matrices()
+        else:
+            weight, log_det = self._weight()
+        return linear_columns(weight, x, self.bias), log_det
+
+    def _pulling(self) -> tuple[Tensor, Tensor]:
+        if self._keeps():
+            _, inverse, log_det = self._matrices()
+            return inverse, -log_det
+        return self._inverse_weight()
+
+    def pull(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return P^T U^-1 L^-1 (y - b) and its constant log|det|."""
+        inverse, log_det = self._pulling()
+        return linear_columns(inverse, y, -(inverse @ self.bias)), log_det
+
+    def pull_tangents(
+        self, y: Tensor, tangents: Sequence[Tensor], context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Return the preimage, its constant log|det| and W^-1 along the tangents."""
+        inverse, log_det = self._pulling()
+        image = linear_columns(inverse, y, -(inverse @ self.bias))
+        return image, log_det, [linear_columns(inverse, block) for block in tangents]
 
 
 class AffineWhitening(Transform):
@@ -95,13 +169,22 @@ class AffineWhitening(Transform):
         self.lower.copy_(lower)
         self.inverse_lower.copy_(torch.linalg.solve_triangular(lower, unit, upper=False))
 
-    def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def _centre(self, batch_dims: int) -> Tensor:
+        return self.mean.reshape(-1, *[1] * batch_dims)
+
+    def push(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return L^-1 (x - m) and its constant log|det|."""
         log_det = -torch.log(torch.diagonal(self.lower)).sum()
-        image = (inputs - self.mean) @ self.inverse_lower.T
-        return image, log_det.expand(inputs.shape[:-1])
+        return linear_columns(self.inverse_lower, x - self._centre(x.dim() - 1)), log_det
 
-    def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def pull(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return L y + m and its constant log|det|."""
         log_det = torch.log(torch.diagonal(self.lower)).sum()
-        return inputs @ self.lower.T + self.mean, log_det.expand(inputs.shape[:-1])
+        return linear_columns(self.lower, y, self.mean), log_det
+
+    def pull_tangents(
+        self, y: Tensor, tangents: Sequence[Tensor], context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Return the preimage, its constant log|det| and L along the tangents."""
+        image, log_det = self.pull(y)
+        return image, log_det, [linear_columns(self.lower, block) for block in tangents]

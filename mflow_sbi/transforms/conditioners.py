@@ -1,10 +1,44 @@
 """Networks that give a coupling layer its parameters."""
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+
+from mflow_sbi.transforms.elementwise import linear_columns
 
 __all__ = ["ResidualConditioner"]
+
+
+Carry: TypeAlias = Callable[[Tensor, slice], Tensor]
+"""Takes tangents (h, t, n) of the events of a slice through a layer; may overwrite them."""
+
+
+def _silu_and_slope(h: Tensor) -> tuple[Tensor, Tensor]:
+    """Return h sigma(h) and its derivative sigma (1 + h (1 - sigma))."""
+    sigma = torch.sigmoid(h)
+    value = h * sigma
+    return value, torch.addcmul(sigma + value, value, sigma, value=-1.0)
+
+
+def _scaled(fresh: Tensor, factor: Tensor) -> Tensor:
+    """Return fresh (h, t, N) times factor (h, N); in place where no gradient is recorded.
+
+    `fresh` must be owned by the caller: an array of tangents is the largest thing there is.
+    """
+    if torch.is_grad_enabled():
+        return fresh * factor[:, None]
+    return fresh.mul_(factor[:, None])
+
+
+def _added_product(fresh: Tensor, weight: Tensor, columns: Tensor) -> Tensor:
+    """Return fresh + W columns, (h, t, N); in place where no gradient is recorded."""
+    total, flat = fresh.flatten(1), columns.flatten(1)
+    if torch.is_grad_enabled():
+        return torch.addmm(total, weight, flat).unflatten(1, columns.shape[1:])
+    total.addmm_(weight, flat)
+    return fresh
 
 
 class _GatedBlock(nn.Module):
@@ -21,17 +55,45 @@ class _GatedBlock(nn.Module):
             nn.init.zeros_(self.gate.weight)
             nn.init.zeros_(self.gate.bias)
 
+    def _opened(self, context: Tensor | None) -> Tensor | None:
+        """Return the gate (h, *context batch), or None without context."""
+        if self.gate is None or context is None:
+            return None
+        return 2.0 * torch.sigmoid(linear_columns(self.gate.weight, context, self.gate.bias))
+
     def forward(self, h: Tensor, context: Tensor | None) -> Tensor:
-        step = self.second(functional.silu(self.first(functional.silu(h))))
-        if self.gate is not None and context is not None:
-            step = step * (2.0 * torch.sigmoid(self.gate(context)))
-        return h + step
+        middle = linear_columns(self.first.weight, torch.nn.functional.silu(h), self.first.bias)
+        step = linear_columns(
+            self.second.weight, torch.nn.functional.silu(middle), self.second.bias
+        )
+        gate = self._opened(context)
+        return h + step if gate is None else torch.addcmul(h, step, gate)
+
+    def with_carrier(self, h: Tensor, context: Tensor | None) -> tuple[Tensor, Carry]:
+        """Return the block's output (h, N) and what carries tangents through it."""
+        value, slope = _silu_and_slope(h)
+        middle = linear_columns(self.first.weight, value, self.first.bias)
+        value, inner_slope = _silu_and_slope(middle)
+        step = linear_columns(self.second.weight, value, self.second.bias)
+        gate = self._opened(context)
+
+        def carry(along: Tensor, events: slice) -> Tensor:
+            inner = linear_columns(self.first.weight, along * slope[:, None, events])
+            inner = _scaled(inner, inner_slope[:, events])
+            if gate is None:
+                return _added_product(along, self.second.weight, inner)
+            moved = linear_columns(self.second.weight, inner)
+            return torch.addcmul(along, moved, gate[:, None, events])
+
+        return h + step if gate is None else torch.addcmul(h, step, gate), carry
 
 
 class ResidualConditioner(nn.Module):
-    """Residual network (N, in_features) and context (N, context_dim) -> (out_features, N).
+    """Residual network of identity features (in, *batch) and context (p, *batch').
 
-    The output is transposed, so that what follows runs over contiguous events.
+    `activations` are the inputs (hidden, *batch) of the last layer; the elementwise map applies
+    `last` itself, because it can contract it with its own derivatives.  Batches of features and
+    context broadcast: what depends on the context alone is computed on the context's batch.
 
     The last layer starts at zero, so that a coupling layer starts at the map its biases name.
     The gate is written out instead of `F.glu`, which breaks `vmap` over tangents.
@@ -41,20 +103,48 @@ class ResidualConditioner(nn.Module):
         self, in_features: int, out_features: int, *, context_dim: int, hidden: int, blocks: int
     ) -> None:
         super().__init__()
-        self.has_inputs = in_features + context_dim > 0
+        self.in_features = in_features
         self.first = nn.Linear(max(1, in_features + context_dim), hidden)
         self.blocks = nn.ModuleList(_GatedBlock(hidden, context_dim) for _ in range(blocks))
         self.last = nn.Linear(hidden, out_features)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
 
+    def _first_layer(self, x: Tensor, context: Tensor | None) -> Tensor:
+        """Return W (x, context) + b, (hidden, *batch)."""
+        weight, bias = self.first.weight, self.first.bias
+        if context is None and self.in_features == 0:  # free numbers, not a network
+            return linear_columns(weight, torch.ones_like(x.sum(dim=0, keepdim=True)), bias)
+        if context is None:
+            return linear_columns(weight, x, bias)
+        of_context = linear_columns(weight[:, self.in_features :], context, bias)
+        if self.in_features == 0:
+            return of_context + x.sum(dim=0, keepdim=True)  # the batch of x, and zeros
+        return of_context + linear_columns(weight[:, : self.in_features], x)
+
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Return the parameters for identity features x, (out_features, N)."""
-        inputs = x if context is None else torch.cat([x, context], dim=-1)
-        if not self.has_inputs:  # one feature without parameters: free numbers, not a network
-            inputs = torch.ones_like(x.sum(dim=-1, keepdim=True))
-        h = self.first(inputs)
+        """Return the activations for identity features x, (hidden, *batch)."""
+        h = self._first_layer(x, context)
         for block in self.blocks:
             h = block(h, context)
-        last = self.last
-        return torch.addmm(last.bias[:, None], last.weight, functional.silu(h).T)
+        return torch.nn.functional.silu(h)
+
+    def with_carrier(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Carry]:
+        """Return the activations (hidden, N) and what carries tangents (in, t, n or 1) to them."""
+        h = self._first_layer(x, context)
+        carriers = []
+        for block in self.blocks:
+            assert isinstance(block, _GatedBlock)
+            h, carrier = block.with_carrier(h, context)
+            carriers.append(carrier)
+        value, slope = _silu_and_slope(h)
+
+        def carry(along: Tensor, events: slice) -> Tensor:
+            moved = linear_columns(self.first.weight[:, : self.in_features], along)
+            if moved.shape[-1] == 1:
+                moved = moved.repeat(1, 1, slope[:, events].shape[-1])
+            for carrier in carriers:
+                moved = carrier(moved, events)
+            return _scaled(moved, slope[:, events])
+
+        return value, carry

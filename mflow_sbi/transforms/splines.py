@@ -2,14 +2,16 @@ r"""Monotone rational-quadratic splines with linear tails, elementwise and witho
 
 On bin k with left knot (x_k, y_k), width w, height h, slope s = h/w and knot derivatives d, d':
 
-    xi = (x - x_k) / w
-    y  = y_k + h (s xi^2 + d xi (1 - xi)) / (s + (d + d' - 2 s) xi (1 - xi))
+    xi = (x - x_k) / w,   a = xi (1 - xi),   D = s + (d + d' - 2 s) a
+    y  = y_k + h R,       R = (s xi^2 + d a) / D
 
 Outside [-B, B] the map is the identity.  Inputs are clamped into the box before the bin search
 and the tails chosen by `torch.where`, so that no shape depends on data: `vmap`, `jvp` and
 `torch.compile` go through.  Bins run along the first axis, so that every operation runs over
-contiguous events.  Parameterisation as in nflows (widths, heights by softmax with a
-floor; interior derivatives by softplus with a floor; unit derivatives at the edges).
+contiguous events.  Knots are one matrix product of the bins' shares; everything after the bin
+search works on the numbers of one bin.  Parameterisation as in nflows (widths and heights by
+softmax with a floor; interior derivatives by softplus with a floor; unit derivatives at the
+edges).
 
 References:
     Neural spline flows (Durkan et al., 2019), arXiv:1906.04032, eqs. 4-8.
@@ -22,91 +24,194 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["IDENTITY_DERIVATIVE", "Knots", "build_knots", "rational_quadratic_spline"]
+__all__ = [
+    "IDENTITY_DERIVATIVE",
+    "Spline",
+    "accumulation_matrix",
+    "build_spline",
+    "inverse_rational_quadratic_spline",
+    "inverse_spline_slopes",
+    "rational_quadratic_spline",
+]
 
-MIN_BIN_WIDTH = 1e-3
-MIN_BIN_HEIGHT = 1e-3
+MIN_BIN_SHARE = 1e-3
 MIN_DERIVATIVE = 1e-3
 IDENTITY_DERIVATIVE = math.log(math.expm1(1.0 - MIN_DERIVATIVE))
 """Unnormalised derivative whose softplus (plus floor) is 1."""
 
 
-class Knots(NamedTuple):
-    """Knot positions (K+1, ...), values (K+1, ...) and derivatives (K+1, ...)."""
+class Spline(NamedTuple):
+    """F splines: softmax shares (2, K, F), knots (2, K+1, F), raw derivatives (K+1, F).
 
-    x: Tensor
-    y: Tensor
-    derivative: Tensor
+    The first axis of shares and knots is (x, y).
+    """
 
-
-def _cumulative(unnormalised: Tensor, floor: float, bound: float) -> Tensor:
-    n_bins = unnormalised.shape[0]
-    shares = floor + (1.0 - floor * n_bins) * torch.softmax(unnormalised, dim=0)
-    inner = bound * (2.0 * torch.cumsum(shares[:-1], dim=0) - 1.0)
-    edge = torch.full_like(unnormalised[:1], bound)
-    return torch.cat([-edge, inner, edge], dim=0)
+    shares: Tensor
+    knots: Tensor
+    raw_derivatives: Tensor
+    bound: float
 
 
-def build_knots(widths: Tensor, heights: Tensor, derivatives: Tensor, bound: float) -> Knots:
-    """Return the knots of raw widths (K, ...), heights (K, ...) and derivatives (K-1, ...)."""
-    inner = MIN_DERIVATIVE + functional.softplus(derivatives)
-    one = torch.ones_like(widths[:1])
-    return Knots(
-        _cumulative(widths, MIN_BIN_WIDTH, bound),
-        _cumulative(heights, MIN_BIN_HEIGHT, bound),
-        torch.cat([one, inner, one], dim=0),
-    )
+class _Bin(NamedTuple):
+    """The bin of each of F numbers: its place (F,), left knot, size and derivatives (2, F)."""
+
+    position: Tensor
+    left: Tensor
+    size: Tensor
+    raw_derivatives: Tensor
+    derivatives: Tensor
 
 
-def _bin_edges(knots: Knots, locations: Tensor, value: Tensor) -> tuple[Tensor, ...]:
-    """Return (x_k, w, y_k, h, d, d') of the bin in which `value` lies among `locations`."""
-    index = (value >= locations[1:-1]).sum(dim=0, keepdim=True)
-    both = torch.cat([index, index + 1], dim=0)
-    x_left, x_right = torch.gather(knots.x, 0, both)
-    y_left, y_right = torch.gather(knots.y, 0, both)
-    d, d_next = torch.gather(knots.derivative, 0, both)
-    return x_left, x_right - x_left, y_left, y_right - y_left, d, d_next
+def accumulation_matrix(bins: int, bound: float) -> Tensor:
+    """Return T (K+1, K) float64 with knots = T softmax: -B + 2B sum of floored shares below."""
+    below = torch.tril(torch.ones(bins + 1, bins, dtype=torch.float64), diagonal=-1)
+    floors = MIN_BIN_SHARE * torch.arange(bins + 1, dtype=torch.float64)[:, None]
+    return 2.0 * bound * ((1.0 - MIN_BIN_SHARE * bins) * below + floors - 0.5)
 
 
-def _log_slope(slope: Tensor, d: Tensor, d_next: Tensor, xi: Tensor) -> Tensor:
-    """Return log dy/dx at the relative position xi of the bin."""
-    left = 1.0 - xi
-    across = xi * left
-    numerator = slope.square() * (d_next * xi.square() + 2.0 * slope * across + d * left.square())
+def build_spline(
+    logits: Tensor, derivatives: Tensor, accumulation: Tensor, bound: float
+) -> Spline:
+    """Return F splines from raw widths and heights (2, K, F) and raw derivatives (K-1, F)."""
+    shares = torch.softmax(logits, dim=1)
+    padded = functional.pad(derivatives, (0, 0, 1, 1), value=IDENTITY_DERIVATIVE)
+    return Spline(shares, accumulation @ shares, padded, bound)
+
+
+def _locate(spline: Spline, value: Tensor, axis: int) -> _Bin:
+    """Return the bins in which `value` (F,) lies among the knots of one axis."""
+    index = (value >= spline.knots[axis, 1:-1]).sum(dim=0, keepdim=True)
+    both = index.expand(2, 1, index.shape[-1])
+    left = torch.gather(spline.knots, 1, both)[:, 0]
+    share = torch.gather(spline.shares, 1, both)[:, 0]
+    raw = torch.gather(spline.raw_derivatives, 0, torch.cat([index, index + 1], dim=0))
+    n_bins = spline.shares.shape[1]
+    size = (2.0 * spline.bound) * (MIN_BIN_SHARE + (1.0 - MIN_BIN_SHARE * n_bins) * share)
+    return _Bin(index[0], left, size, raw, MIN_DERIVATIVE + functional.softplus(raw))
+
+
+class _Shape(NamedTuple):
+    """What value and slopes of the map at the relative position xi have in common, (F,) each."""
+
+    slope: Tensor
+    across: Tensor
+    ratio: Tensor
+    denominator: Tensor
+    slope_numerator: Tensor
+
+
+def _shape(found: _Bin, xi: Tensor) -> _Shape:
+    d, d_next = found.derivatives
+    slope = found.size[1] / found.size[0]
+    square = xi.square()
+    across = xi - square
     denominator = slope + (d + d_next - 2.0 * slope) * across
-    return torch.log(numerator) - 2.0 * torch.log(denominator)
-
-
-def rational_quadratic_spline(x: Tensor, knots: Knots, bound: float) -> tuple[Tensor, Tensor]:
-    """Return the spline's value and log slope at x, (...,) -> ((...,), (...,))."""
-    inside = x.clamp(-bound, bound)
-    x_left, width, y_left, height, d, d_next = _bin_edges(knots, knots.x, inside)
-    slope = height / width
-    xi = (inside - x_left) / width
-    across = xi * (1.0 - xi)
-    y = y_left + height * (slope * xi.square() + d * across) / (
-        slope + (d + d_next - 2.0 * slope) * across
+    ratio = (slope * square + d * across) / denominator
+    slope_numerator = slope.square() * (
+        d_next * square + 2.0 * slope * across + d * (1.0 - xi).square()
     )
-    in_box = x.abs() <= bound
-    log_slope = _log_slope(slope, d, d_next, xi)
-    return torch.where(in_box, y, x), torch.where(in_box, log_slope, torch.zeros_like(x))
+    return _Shape(slope, across, ratio, denominator, slope_numerator)
 
 
-def inverse_rational_quadratic_spline(
-    y: Tensor, knots: Knots, bound: float
-) -> tuple[Tensor, Tensor]:
-    """Return x with spline(x) = y and log dx/dy, by the stable root of the bin's quadratic."""
-    inside = y.clamp(-bound, bound)
-    x_left, width, y_left, height, d, d_next = _bin_edges(knots, knots.y, inside)
-    slope = height / width
-    above = inside - y_left
+def _log_slope(shape: _Shape) -> Tensor:
+    """Return log dy/dx = log s^2 (d' xi^2 + 2 s a + d (1 - xi)^2) - 2 log D."""
+    return torch.log(shape.slope_numerator) - 2.0 * torch.log(shape.denominator)
+
+
+def rational_quadratic_spline(x: Tensor, spline: Spline) -> tuple[Tensor, Tensor]:
+    """Return the splines' values and log slopes at x, (F,) -> ((F,), (F,))."""
+    inside = x.clamp(-spline.bound, spline.bound)
+    found = _locate(spline, inside, 0)
+    shape = _shape(found, (inside - found.left[0]) / found.size[0])
+    y = found.left[1] + found.size[1] * shape.ratio
+    in_box = x.abs() <= spline.bound
+    return torch.where(in_box, y, x), torch.where(in_box, _log_slope(shape), 0.0)
+
+
+def _relative_position(found: _Bin, inside: Tensor) -> Tensor:
+    """Return xi of y by the stable root of the bin's quadratic, (F,)."""
+    d, d_next = found.derivatives
+    height = found.size[1]
+    slope = height / found.size[0]
+    above = inside - found.left[1]
     bend = above * (d + d_next - 2.0 * slope)
     a = height * (slope - d) + bend
     b = height * d - bend
     c = -slope * above
     discriminant = (b.square() - 4.0 * a * c).clamp_min(0.0)
-    xi = 2.0 * c / (-b - torch.sqrt(discriminant))
-    in_box = y.abs() <= bound
-    log_slope = -_log_slope(slope, d, d_next, xi)
-    x = x_left + xi * width
-    return torch.where(in_box, x, y), torch.where(in_box, log_slope, torch.zeros_like(y))
+    return 2.0 * c / (-b - torch.sqrt(discriminant))
+
+
+def inverse_rational_quadratic_spline(y: Tensor, spline: Spline) -> tuple[Tensor, Tensor]:
+    """Return x with spline(x) = y and log dx/dy, (F,) -> ((F,), (F,))."""
+    inside = y.clamp(-spline.bound, spline.bound)
+    found = _locate(spline, inside, 1)
+    xi = _relative_position(found, inside)
+    shape = _shape(found, xi)
+    x = found.left[0] + xi * found.size[0]
+    in_box = y.abs() <= spline.bound
+    return torch.where(in_box, x, y), torch.where(in_box, -_log_slope(shape), 0.0)
+
+
+class InverseSlopes(NamedTuple):
+    """x (F,), log dx/dy (F,), dx/dy (F,), dx/dlogits (2, K, F), dx/d raw derivatives (K-1, F)."""
+
+    x: Tensor
+    log_slope: Tensor
+    by_y: Tensor
+    by_logits: Tensor
+    by_derivatives: Tensor
+
+
+def inverse_spline_slopes(y: Tensor, spline: Spline) -> InverseSlopes:
+    r"""Return the inverse splines at y (F,) and their derivatives by y and all raw parameters.
+
+    With y = g(x; p): dx/dy = 1/g' and dx/dp = -g_p / g', where, R_s = (xi^2 - R (1 - 2a)) / D,
+
+        g_{x_k} = -g',  g_w = -xi g' - s^2 R_s,  g_{y_k} = 1,  g_h = R + s R_s,
+        g_d = h a (1 - R) / D,  g_{d'} = -h a R / D.
+    """
+    inside = y.clamp(-spline.bound, spline.bound)
+    found = _locate(spline, inside, 1)
+    xi = _relative_position(found, inside)
+    shape = _shape(found, xi)
+    in_box = y.abs() <= spline.bound
+    by_y = torch.where(in_box, shape.denominator.square() / shape.slope_numerator, 1.0)
+    scale = torch.where(in_box, -by_y, 0.0)  # dx/dp = scale * g_p
+    by_slope = (xi.square() - shape.ratio * (1.0 - 2.0 * shape.across)) / shape.denominator
+    by_width = -scale * shape.slope.square() * by_slope
+    inside_share = in_box.to(y.dtype)
+    by_left = torch.stack([inside_share, scale])
+    by_size = torch.stack(
+        [by_width + inside_share * xi, scale * (shape.ratio + shape.slope * by_slope)]
+    )
+    common = scale * found.size[1] * shape.across / shape.denominator
+    by_derivative = torch.stack([common * (1.0 - shape.ratio), -common * shape.ratio])
+    by_logits, by_raw = _pull_to_parameters(spline, found, by_left, by_size, by_derivative)
+    x = torch.where(in_box, found.left[0] + xi * found.size[0], y)
+    log_slope = torch.where(in_box, -_log_slope(shape), 0.0)
+    return InverseSlopes(x, log_slope, by_y, by_logits, by_raw)
+
+
+def _pull_to_parameters(
+    spline: Spline, found: _Bin, by_left: Tensor, by_size: Tensor, by_derivative: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return derivatives by logits (2, K, F) and raw derivatives (K-1, F), from those of the bin.
+
+    A share s_j moves the left knot if bin j lies below the bin, its size if it is the bin; the
+    softmax takes off the share-weighted mean, which only the left knot and the size make up.
+    """
+    n_bins = spline.shares.shape[1]
+    reach = 2.0 * spline.bound
+    steps = torch.arange(n_bins + 1, dtype=by_left.dtype, device=by_left.device)
+    position = found.position.to(by_left.dtype)
+    up_to = (position + 1.0 - steps[:, None]).clamp(0.0, 1.0)  # 1 for bins up to the bin
+    below_left = found.left + spline.bound - reach * MIN_BIN_SHARE * position
+    mean = by_left * below_left + by_size * (found.size - reach * MIN_BIN_SHARE)
+    factor = reach * (1.0 - MIN_BIN_SHARE * n_bins)
+    at_bin, below = (factor * by_size)[:, None], (factor * (by_left - by_size))[:, None]
+    by_share = torch.addcmul(-mean[:, None], up_to[:-1], at_bin)
+    by_logits = spline.shares * torch.addcmul(by_share, up_to[1:], below)
+    by_raw = by_derivative * torch.sigmoid(found.raw_derivatives)
+    only = up_to[:-1] - up_to[1:]  # 1 for the bin itself
+    return by_logits, torch.addcmul(only[1:] * by_raw[0], only[:-1], by_raw[1])

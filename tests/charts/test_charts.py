@@ -8,7 +8,14 @@ import torch
 from torch import Tensor
 from torch.func import jacrev, vmap
 
-from mflow_sbi.charts import Chart, LinearHead, build_invertible_chart, exact_log_volume
+from mflow_sbi.charts import (
+    Chart,
+    LinearHead,
+    build_invertible_chart,
+    decoder_jacobian,
+    exact_log_volume,
+    gram_matrix,
+)
 from mflow_sbi.errors import ChartError, ConfigurationError
 from mflow_sbi.flows import FlowOptions
 
@@ -71,6 +78,38 @@ def test_log_volume_is_that_of_the_autodiff_jacobian(chart, latents):
     torch.testing.assert_close(chart.log_volume(latents), expected, atol=1e-8, rtol=0)
 
 
+def test_jacobian_by_hand_is_that_of_autodiff(chart, latents):
+    x, jacobian = chart.decode_with_jacobian(latents)
+    torch.testing.assert_close(x, chart.decode(latents), atol=1e-12, rtol=0)
+    expected = vmap(jacrev(lambda u: chart.decode(u[None])[0]))(latents)
+    torch.testing.assert_close(jacobian, expected, atol=1e-9, rtol=1e-9)
+    torch.testing.assert_close(jacobian, decoder_jacobian(chart.decode, latents))
+
+
+def test_log_volume_and_its_gradients_do_not_depend_on_the_chunks(chart, latents):
+    parameters = list(chart.parameters())
+    latents.requires_grad_()
+    results = []
+    for rows in (1000, 64):
+        volume = exact_log_volume(chart.gram, latents, chunk_rows=rows)
+        wanted = [latents, *parameters]  # a shift of the surface leaves its volume alone
+        gradients = torch.autograd.grad(volume.sum(), wanted, materialize_grads=True)
+        results.append((volume, *gradients))
+    for whole, chunked in zip(*results, strict=True):
+        torch.testing.assert_close(chunked, whole, atol=1e-9, rtol=1e-9)
+    assert max(float(g.abs().max()) for g in results[0][2:]) > 0
+    with torch.no_grad():
+        silent = exact_log_volume(chart.gram, latents, chunk_rows=64)
+    torch.testing.assert_close(silent, results[0][0], atol=1e-10, rtol=0)
+
+
+def test_log_volume_in_float32_is_close_to_float64(chart, latents):
+    exact = chart.log_volume(latents)
+    single = chart.float().log_volume(latents.float())
+    assert single.dtype == torch.float64
+    assert (single - exact).abs().max() < 1e-3
+
+
 def test_log_volume_has_gradients(chart, latents):
     latents.requires_grad_()
     (gradient,) = torch.autograd.grad(chart.log_volume(latents).sum(), latents)
@@ -111,6 +150,11 @@ def test_sees_through_the_rounding_of_float32_files():
     assert LinearHead.fit(x).n_constraints == 2
 
 
+def _flat_gram(u: Tensor) -> Tensor:
+    """J^T J of a decoder that forgets the second latent."""
+    return gram_matrix(decoder_jacobian(lambda v: v[:, :1].expand(-1, 3), u))
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
@@ -122,7 +166,7 @@ def test_sees_through_the_rounding_of_float32_files():
             "expected 1 to 5",
         ),
         (
-            lambda: exact_log_volume(lambda u: u[:, :1].expand(-1, 3), torch.randn(4, 2)),
+            lambda: exact_log_volume(_flat_gram, torch.randn(4, 2)),
             ChartError,
             "at 4 of 4 points",
         ),

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
-from torch.func import jacrev, jvp, vmap
+from torch.func import jacfwd, jacrev, jvp, vmap
 
 from mflow_sbi.errors import ChartError
 from mflow_sbi.transforms import (
@@ -15,6 +15,7 @@ from mflow_sbi.transforms import (
     Coupling,
     PermutedLULinear,
     SplineMap,
+    VolumePreservingMap,
 )
 from mflow_sbi.transforms.base import Transform
 
@@ -23,6 +24,10 @@ D, P = 5, 2
 
 def _coupling(elementwise) -> Coupling:
     return Coupling(D, 2, elementwise, context_dim=P, hidden=16, blocks=2)
+
+
+def _lone(elementwise) -> Coupling:
+    return Coupling(D, 0, elementwise, context_dim=P, hidden=16, blocks=1)
 
 
 def _whitening() -> AffineWhitening:
@@ -48,18 +53,24 @@ TRANSFORMS: dict[str, Callable[[], Transform]] = {
     "whitening": _whitening,
     "spline_coupling": lambda: _coupling(SplineMap(6, 3.0, 16)),
     "affine_coupling": lambda: _coupling(AffineMap()),
+    "volume_preserving_coupling": lambda: _coupling(VolumePreservingMap()),
+    "coupling_without_identity_features": lambda: _lone(SplineMap(6, 3.0, 16)),
     "composite": _stack,
 }
+
+
+def _perturbed(made: Transform) -> Transform:
+    made = made.double()
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter += 0.3 * torch.randn_like(parameter)
+    return made
 
 
 @pytest.fixture(params=TRANSFORMS.values(), ids=list(TRANSFORMS))
 def transform(request: pytest.FixtureRequest) -> Transform:
     torch.manual_seed(3)
-    made = request.param().double()
-    with torch.no_grad():
-        for parameter in made.parameters():
-            parameter += 0.3 * torch.randn_like(parameter)
-    return made
+    return _perturbed(request.param())
 
 
 @pytest.fixture
@@ -95,6 +106,100 @@ def test_log_det_is_that_of_autodiff(transform, events, context, direction):
     torch.testing.assert_close(
         torch.linalg.slogdet(jacobian).logabsdet, log_det, atol=1e-8, rtol=0
     )
+
+
+@pytest.mark.parametrize("direction", ["forward", "inverse"])
+def test_forward_and_reverse_mode_agree(transform, events, context, direction):
+    function = getattr(transform, direction)
+
+    def one(x: Tensor, c: Tensor) -> Tensor:
+        return function(x[None], c[None])[0][0]
+
+    for argument in (0, 1):
+        rows = vmap(jacrev(one, argnums=argument))(events[:20], context[:20])
+        columns = vmap(jacfwd(one, argnums=argument))(events[:20], context[:20])
+        torch.testing.assert_close(columns, rows, atol=1e-10, rtol=1e-10)
+
+
+@pytest.mark.parametrize("recorded", [True, False], ids=["with gradients", "without"])
+@pytest.mark.parametrize("common", [True, False], ids=["common tangents", "own tangents"])
+def test_tangents_by_hand_are_those_of_autodiff(transform, events, context, recorded, common):
+    tangents = torch.randn(1 if common else len(events), D, 3, dtype=torch.float64)
+
+    def one(x: Tensor, c: Tensor) -> Tensor:
+        return transform.inverse(x[None], c[None])[0][0]
+
+    expected = vmap(jacfwd(one))(events, context) @ tangents  # three blocks of events
+    with torch.set_grad_enabled(recorded):
+        before = tangents.clone()
+        x, moved = transform.inverse_with_tangents(events, tangents, context)
+    assert torch.equal(tangents, before)
+    torch.testing.assert_close(moved, expected, atol=1e-10, rtol=1e-9)
+    torch.testing.assert_close(x, transform.inverse(events, context)[0], atol=1e-12, rtol=0)
+
+
+def test_tangents_by_hand_have_gradients(transform, events, context):
+    inputs = events[:4].clone().requires_grad_()
+    tangents = torch.randn(4, D, 2, dtype=torch.float64, requires_grad=True)
+
+    def moved(x: Tensor, v: Tensor) -> Tensor:
+        return transform.inverse_with_tangents(x, v, context[:4])[1]
+
+    assert torch.autograd.gradcheck(moved, (inputs, tangents), atol=1e-5)
+    parameters = [p for p in transform.parameters() if p.numel()]
+    if parameters:
+        gradients = torch.autograd.grad(
+            moved(inputs, tangents).square().sum(), parameters, allow_unused=True
+        )
+        assert any(g is not None and g.abs().max() > 0 for g in gradients)
+
+
+@pytest.mark.parametrize("name", ["spline_coupling", "affine_coupling", "composite"])
+@pytest.mark.parametrize("direction", ["forward", "inverse"])
+def test_events_and_context_broadcast(name, direction, events, context):
+    torch.manual_seed(3)
+    function = getattr(_perturbed(TRANSFORMS[name]()), direction)
+    x, c = events[:7], context[:4]
+    image, log_det = function(x, c[:, None])
+    paired, log_det_paired = function(x.repeat(4, 1), c.repeat_interleave(7, dim=0))
+    torch.testing.assert_close(image.reshape(28, D), paired, atol=1e-12, rtol=0)
+    torch.testing.assert_close(log_det.reshape(28), log_det_paired, atol=1e-12, rtol=0)
+
+
+def test_volume_preserving_coupling_preserves_volume(events, context):
+    torch.manual_seed(3)
+    coupling = _perturbed(TRANSFORMS["volume_preserving_coupling"]())
+    image, log_det = coupling(events, context)
+    assert (image - events).abs().max() > 0.1
+    torch.testing.assert_close(log_det, torch.zeros_like(log_det), atol=1e-12, rtol=0)
+
+
+def test_kept_inverse_follows_its_parameters(events):
+    torch.manual_seed(3)
+    linear = PermutedLULinear(torch.randperm(D)).double()
+    with torch.no_grad():
+        linear.triangles += 0.3 * torch.randn_like(linear.triangles)
+        linear.inverse(events)  # keeps the inverse
+        for change in (
+            lambda: linear.triangles.add_(0.1),
+            lambda: linear.load_state_dict(PermutedLULinear(torch.randperm(D)).state_dict()),
+            lambda: linear.float().double(),
+        ):
+            change()
+            back = linear.inverse(linear(events)[0])[0]
+            torch.testing.assert_close(back, events, atol=1e-6, rtol=0)
+    recorded = linear.inverse(events)[0]  # with gradients: never kept
+    assert recorded.requires_grad
+    with torch.no_grad():
+        torch.testing.assert_close(linear.inverse(events)[0], recorded, atol=1e-12, rtol=0)
+
+
+def test_kept_inverse_is_not_left_behind_by_function_transforms(events):
+    linear = PermutedLULinear(torch.randperm(D)).double()
+    with torch.no_grad():
+        jvp(lambda x: linear.inverse(x)[0], (events,), (events,))
+        vmap(lambda x: linear.inverse(x[None])[0][0])(events)
+        torch.testing.assert_close(linear.inverse(linear(events)[0])[0], events)
 
 
 def test_jvp_agrees_with_finite_differences(transform, events, context):
