@@ -178,7 +178,7 @@ def test_kept_inverse_follows_its_parameters(events):
     torch.manual_seed(3)
     linear = PermutedLULinear(torch.randperm(D)).double()
     with torch.no_grad():
-        linear.triangles += 0.3 * torch.randn_like(linear.triangles)
+        linear.triangles.add_(0.3 * torch.randn_like(linear.triangles))
         linear.inverse(events)  # keeps the inverse
         for change in (
             lambda: linear.triangles.add_(0.1),
