@@ -213,7 +213,7 @@ def _train_epoch(
             )
             raise TrainingError(message)
         loss.backward()
-        nn.utils.clip_grad_norm_(parameters, phase.clip_norm)
+        nn.utils.clip_grad_norm_(parameters, phase.clip_norm, foreach=True)
         state.optimizer.step()
         state.steps_done += 1
         losses.append(loss.detach())
@@ -255,7 +255,7 @@ class _Run:
         if phase.name not in self.states:
             parameters = _parameters(self.surrogate, phase)
             optimizer = torch.optim.AdamW(
-                parameters, lr=phase.learning_rate, weight_decay=phase.weight_decay
+                parameters, lr=phase.learning_rate, weight_decay=phase.weight_decay, fused=True
             )
             self.states[phase.name] = _PhaseState(optimizer)
         return self.states[phase.name]

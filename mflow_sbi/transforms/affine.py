@@ -24,10 +24,20 @@ class _Matrices(NamedTuple):
 
 
 class _Kept(NamedTuple):
-    """Matrices kept for evaluation and the state of the parameters they were made from."""
+    """Matrices kept for evaluation and the parameters' values they were made from.
 
-    state: tuple[object, ...]
+    Values are compared, not torch's version counters: fused optimisers do not raise those.
+    """
+
+    values: tuple[Tensor, ...]
     matrices: _Matrices
+
+    def belongs_to(self, parameters: tuple[Tensor, ...]) -> bool:
+        """Whether the parameters still have these values, dtype and device."""
+        return all(
+            mine.dtype == yours.dtype and mine.device == yours.device and torch.equal(mine, yours)
+            for mine, yours in zip(self.values, parameters, strict=True)
+        )
 
 
 class PermutedLULinear(Transform):
@@ -35,8 +45,7 @@ class PermutedLULinear(Transform):
 
     The permutation is folded into the matrix; log|det| = sum log diag U.  Starts at y = P x.
     At evaluation (no gradient asked of the parameters) the matrix and its inverse are kept until
-    a parameter changes.  Writing through `parameter.data` hides a change: call `train()` or
-    `eval()` afterwards.
+    a parameter changes.
     """
 
     permutation: Tensor
@@ -86,19 +95,12 @@ class PermutedLULinear(Transform):
 
     def _matrices(self) -> _Matrices:
         """Return the kept matrices, made anew where a parameter has changed."""
-        state = tuple(
-            (p._version, p.data_ptr(), p.dtype, p.device)
-            for p in (self.triangles, self.unnormalised_diagonal)
-        )
-        if self._kept is None or self._kept.state != state:
+        parameters = (self.triangles, self.unnormalised_diagonal)
+        if self._kept is None or not self._kept.belongs_to(parameters):
             weight, log_det = self._weight()
-            self._kept = _Kept(state, _Matrices(weight, self._inverse_weight()[0], log_det))
+            matrices = _Matrices(weight, self._inverse_weight()[0], log_det)
+            self._kept = _Kept(tuple(p.detach().clone() for p in parameters), matrices)
         return self._kept.matrices
-
-    def train(self, mode: bool = True) -> "PermutedLULinear":  # noqa: FBT001, FBT002
-        """Switch between training and evaluation and forget the kept matrices."""
-        self._kept = None
-        return super().train(mode)
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_kept": None}

@@ -56,10 +56,10 @@ class _GatedBlock(nn.Module):
             nn.init.zeros_(self.gate.bias)
 
     def _opened(self, context: Tensor | None) -> Tensor | None:
-        """Return the gate (h, *context batch), or None without context."""
+        """Return half the gate (h, *context batch), or None without context."""
         if self.gate is None or context is None:
             return None
-        return 2.0 * torch.sigmoid(linear_columns(self.gate.weight, context, self.gate.bias))
+        return torch.sigmoid(linear_columns(self.gate.weight, context, self.gate.bias))
 
     def forward(self, h: Tensor, context: Tensor | None) -> Tensor:
         middle = linear_columns(self.first.weight, torch.nn.functional.silu(h), self.first.bias)
@@ -67,7 +67,7 @@ class _GatedBlock(nn.Module):
             self.second.weight, torch.nn.functional.silu(middle), self.second.bias
         )
         gate = self._opened(context)
-        return h + step if gate is None else torch.addcmul(h, step, gate)
+        return h + step if gate is None else torch.addcmul(h, step, gate, value=2.0)
 
     def with_carrier(self, h: Tensor, context: Tensor | None) -> tuple[Tensor, Carry]:
         """Return the block's output (h, N) and what carries tangents through it."""
@@ -83,9 +83,10 @@ class _GatedBlock(nn.Module):
             if gate is None:
                 return _added_product(along, self.second.weight, inner)
             moved = linear_columns(self.second.weight, inner)
-            return torch.addcmul(along, moved, gate[:, None, events])
+            return torch.addcmul(along, moved, gate[:, None, events], value=2.0)
 
-        return h + step if gate is None else torch.addcmul(h, step, gate), carry
+        image = h + step if gate is None else torch.addcmul(h, step, gate, value=2.0)
+        return image, carry
 
 
 class ResidualConditioner(nn.Module):
@@ -117,10 +118,10 @@ class ResidualConditioner(nn.Module):
             return linear_columns(weight, torch.ones_like(x.sum(dim=0, keepdim=True)), bias)
         if context is None:
             return linear_columns(weight, x, bias)
-        of_context = linear_columns(weight[:, self.in_features :], context, bias)
-        if self.in_features == 0:
-            return of_context + x.sum(dim=0, keepdim=True)  # the batch of x, and zeros
-        return of_context + linear_columns(weight[:, : self.in_features], x)
+        if x.shape[1:] == context.shape[1:]:
+            return linear_columns(weight, torch.cat([x, context]), bias)
+        of_x, of_context = weight.split([self.in_features, len(context)], dim=1)
+        return linear_columns(of_context, context, bias) + linear_columns(of_x, x)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Return the activations for identity features x, (hidden, *batch)."""

@@ -45,7 +45,8 @@ class Coupling(Transform):
             self.conditioner.last.bias.copy_(bias)
 
     def _split(self, columns: Tensor) -> tuple[Tensor, Tensor]:
-        return columns[: self.n_identity], columns[self.n_identity :]
+        identity, rest = columns.split([self.n_identity, self.n_transformed])
+        return identity, rest
 
     def push(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the image and log|det|, (d, *batch)."""

@@ -18,15 +18,12 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from mflow_sbi.transforms.splines import (
-    IDENTITY_DERIVATIVE,
-    Spline,
-    accumulation_matrix,
-    build_spline,
-    inverse_rational_quadratic_spline,
+from mflow_sbi.transforms.spline_gradients import (
     inverse_spline_slopes,
-    rational_quadratic_spline,
+    pull_spline,
+    push_spline,
 )
+from mflow_sbi.transforms.splines import IDENTITY_DERIVATIVE, accumulation_matrix, build_spline
 
 __all__ = ["AffineMap", "ElementwiseMap", "Pulled", "SplineMap", "VolumePreservingMap"]
 
@@ -132,40 +129,41 @@ class SplineMap(ElementwiseMap):
         bias[2 * self.bins :] = IDENTITY_DERIVATIVE
         return bias
 
-    def _splines(self, last: nn.Linear, activations: Tensor, features: int) -> Spline:
-        """Return the splines of f x batch numbers; the scale rides on the matrix product."""
+    def _raw(self, last: nn.Linear, activations: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits (2, K, F) and raw derivatives (K-1, F) of the F = f x batch splines.
+
+        The scale rides on the matrix product.
+        """
         flat = activations.flatten(1)
-        n_logits = 2 * self.bins * features
-        bias = last.bias[:, None]
-        logits = torch.addmm(
-            bias[:n_logits], last.weight[:n_logits], flat, beta=self.scale, alpha=self.scale
-        )
-        derivatives = torch.addmm(bias[n_logits:], last.weight[n_logits:], flat)
-        return build_spline(
-            logits.reshape(2, self.bins, -1),
-            derivatives.reshape(self.bins - 1, -1),
-            self.accumulation,
-            self.bound,
-        )
+        features = last.out_features // self.n_parameters
+        sizes = [2 * self.bins * features, (self.bins - 1) * features]
+        weight, weight_rest = last.weight.split(sizes)
+        bias, bias_rest = last.bias[:, None].split(sizes)
+        logits = torch.addmm(bias, weight, flat, beta=self.scale, alpha=self.scale)
+        derivatives = torch.addmm(bias_rest, weight_rest, flat)
+        return logits.reshape(2, self.bins, -1), derivatives.reshape(self.bins - 1, -1)
 
     def push(self, x: Tensor, last: nn.Linear, activations: Tensor) -> tuple[Tensor, Tensor]:
         """Return the splines of x and the log slopes summed over features."""
         shape = (x.shape[0], *activations.shape[1:])
-        spline = self._splines(last, activations, shape[0])
-        y, log_slope = rational_quadratic_spline(x.expand(shape).reshape(-1), spline)
+        raw = self._raw(last, activations)
+        flat = x.expand(shape).reshape(-1)
+        y, log_slope = push_spline(flat, *raw, self.accumulation, self.bound)
         return y.reshape(shape), log_slope.reshape(shape).sum(dim=0)
 
     def pull(self, y: Tensor, last: nn.Linear, activations: Tensor) -> tuple[Tensor, Tensor]:
         """Return the inverse splines of y and the log slopes summed over features."""
         shape = (y.shape[0], *activations.shape[1:])
-        spline = self._splines(last, activations, shape[0])
-        x, log_slope = inverse_rational_quadratic_spline(y.expand(shape).reshape(-1), spline)
+        raw = self._raw(last, activations)
+        flat = y.expand(shape).reshape(-1)
+        x, log_slope = pull_spline(flat, *raw, self.accumulation, self.bound)
         return x.reshape(shape), log_slope.reshape(shape).sum(dim=0)
 
     def pull_with_carrier(self, y: Tensor, last: nn.Linear, activations: Tensor) -> Pulled:
         """Return x, log|det dx/dy| and the carrier dx = dx/dy dy + G da."""
         features = y.shape[0]
-        spline = self._splines(last, activations, features)
+        raw = self._raw(last, activations)
+        spline = build_spline(*raw, self.accumulation, self.bound)
         slopes = inverse_spline_slopes(y.reshape(-1), spline)
         by_parameters = torch.cat(
             [

@@ -26,12 +26,18 @@ from torch.nn import functional
 
 __all__ = [
     "IDENTITY_DERIVATIVE",
+    "MIN_BIN_SHARE",
+    "Bin",
+    "Evaluation",
+    "Shape",
     "Spline",
     "accumulation_matrix",
     "build_spline",
+    "evaluate",
+    "evaluate_inverse",
     "inverse_rational_quadratic_spline",
-    "inverse_spline_slopes",
     "rational_quadratic_spline",
+    "shape_at",
 ]
 
 MIN_BIN_SHARE = 1e-3
@@ -52,7 +58,7 @@ class Spline(NamedTuple):
     bound: float
 
 
-class _Bin(NamedTuple):
+class Bin(NamedTuple):
     """The bin of each of F numbers: its place (F,), left knot, size and derivatives (2, F)."""
 
     position: Tensor
@@ -78,7 +84,7 @@ def build_spline(
     return Spline(shares, accumulation @ shares, padded, bound)
 
 
-def _locate(spline: Spline, value: Tensor, axis: int) -> _Bin:
+def _locate(spline: Spline, value: Tensor, axis: int) -> Bin:
     """Return the bins in which `value` (F,) lies among the knots of one axis."""
     index = (value >= spline.knots[axis, 1:-1]).sum(dim=0, keepdim=True)
     both = index.expand(2, 1, index.shape[-1])
@@ -86,11 +92,12 @@ def _locate(spline: Spline, value: Tensor, axis: int) -> _Bin:
     share = torch.gather(spline.shares, 1, both)[:, 0]
     raw = torch.gather(spline.raw_derivatives, 0, torch.cat([index, index + 1], dim=0))
     n_bins = spline.shares.shape[1]
-    size = (2.0 * spline.bound) * (MIN_BIN_SHARE + (1.0 - MIN_BIN_SHARE * n_bins) * share)
-    return _Bin(index[0], left, size, raw, MIN_DERIVATIVE + functional.softplus(raw))
+    reach = 2.0 * spline.bound
+    size = share * (reach * (1.0 - MIN_BIN_SHARE * n_bins)) + reach * MIN_BIN_SHARE
+    return Bin(index[0], left, size, raw, MIN_DERIVATIVE + functional.softplus(raw))
 
 
-class _Shape(NamedTuple):
+class Shape(NamedTuple):
     """What value and slopes of the map at the relative position xi have in common, (F,) each."""
 
     slope: Tensor
@@ -100,7 +107,7 @@ class _Shape(NamedTuple):
     slope_numerator: Tensor
 
 
-def _shape(found: _Bin, xi: Tensor) -> _Shape:
+def shape_at(found: Bin, xi: Tensor) -> Shape:
     d, d_next = found.derivatives
     slope = found.size[1] / found.size[0]
     square = xi.square()
@@ -110,25 +117,55 @@ def _shape(found: _Bin, xi: Tensor) -> _Shape:
     slope_numerator = slope.square() * (
         d_next * square + 2.0 * slope * across + d * (1.0 - xi).square()
     )
-    return _Shape(slope, across, ratio, denominator, slope_numerator)
+    return Shape(slope, across, ratio, denominator, slope_numerator)
 
 
-def _log_slope(shape: _Shape) -> Tensor:
+def _log_slope(shape: Shape) -> Tensor:
     """Return log dy/dx = log s^2 (d' xi^2 + 2 s a + d (1 - xi)^2) - 2 log D."""
     return torch.log(shape.slope_numerator) - 2.0 * torch.log(shape.denominator)
 
 
-def rational_quadratic_spline(x: Tensor, spline: Spline) -> tuple[Tensor, Tensor]:
-    """Return the splines' values and log slopes at x, (F,) -> ((F,), (F,))."""
+class Evaluation(NamedTuple):
+    """Where F numbers fell and what the map looks like there."""
+
+    image: Tensor
+    log_slope: Tensor
+    found: Bin
+    xi: Tensor
+    shape: Shape
+    in_box: Tensor
+
+
+def evaluate(x: Tensor, spline: Spline) -> Evaluation:
+    """Return the splines at x (F,), with log dy/dx."""
     inside = x.clamp(-spline.bound, spline.bound)
     found = _locate(spline, inside, 0)
-    shape = _shape(found, (inside - found.left[0]) / found.size[0])
+    xi = (inside - found.left[0]) / found.size[0]
+    shape = shape_at(found, xi)
     y = found.left[1] + found.size[1] * shape.ratio
     in_box = x.abs() <= spline.bound
-    return torch.where(in_box, y, x), torch.where(in_box, _log_slope(shape), 0.0)
+    log_slope = torch.where(in_box, _log_slope(shape), 0.0)
+    return Evaluation(torch.where(in_box, y, x), log_slope, found, xi, shape, in_box)
 
 
-def _relative_position(found: _Bin, inside: Tensor) -> Tensor:
+def evaluate_inverse(y: Tensor, spline: Spline) -> Evaluation:
+    """Return the inverse splines at y (F,), with log dx/dy."""
+    inside = y.clamp(-spline.bound, spline.bound)
+    found = _locate(spline, inside, 1)
+    xi = _relative_position(found, inside)
+    shape = shape_at(found, xi)
+    x = found.left[0] + xi * found.size[0]
+    in_box = y.abs() <= spline.bound
+    log_slope = torch.where(in_box, -_log_slope(shape), 0.0)
+    return Evaluation(torch.where(in_box, x, y), log_slope, found, xi, shape, in_box)
+
+
+def rational_quadratic_spline(x: Tensor, spline: Spline) -> tuple[Tensor, Tensor]:
+    """Return the splines' values and log slopes at x, (F,) -> ((F,), (F,))."""
+    return evaluate(x, spline)[:2]
+
+
+def _relative_position(found: Bin, inside: Tensor) -> Tensor:
     """Return xi of y by the stable root of the bin's quadratic, (F,)."""
     d, d_next = found.derivatives
     height = found.size[1]
@@ -144,74 +181,4 @@ def _relative_position(found: _Bin, inside: Tensor) -> Tensor:
 
 def inverse_rational_quadratic_spline(y: Tensor, spline: Spline) -> tuple[Tensor, Tensor]:
     """Return x with spline(x) = y and log dx/dy, (F,) -> ((F,), (F,))."""
-    inside = y.clamp(-spline.bound, spline.bound)
-    found = _locate(spline, inside, 1)
-    xi = _relative_position(found, inside)
-    shape = _shape(found, xi)
-    x = found.left[0] + xi * found.size[0]
-    in_box = y.abs() <= spline.bound
-    return torch.where(in_box, x, y), torch.where(in_box, -_log_slope(shape), 0.0)
-
-
-class InverseSlopes(NamedTuple):
-    """x (F,), log dx/dy (F,), dx/dy (F,), dx/dlogits (2, K, F), dx/d raw derivatives (K-1, F)."""
-
-    x: Tensor
-    log_slope: Tensor
-    by_y: Tensor
-    by_logits: Tensor
-    by_derivatives: Tensor
-
-
-def inverse_spline_slopes(y: Tensor, spline: Spline) -> InverseSlopes:
-    r"""Return the inverse splines at y (F,) and their derivatives by y and all raw parameters.
-
-    With y = g(x; p): dx/dy = 1/g' and dx/dp = -g_p / g', where, R_s = (xi^2 - R (1 - 2a)) / D,
-
-        g_{x_k} = -g',  g_w = -xi g' - s^2 R_s,  g_{y_k} = 1,  g_h = R + s R_s,
-        g_d = h a (1 - R) / D,  g_{d'} = -h a R / D.
-    """
-    inside = y.clamp(-spline.bound, spline.bound)
-    found = _locate(spline, inside, 1)
-    xi = _relative_position(found, inside)
-    shape = _shape(found, xi)
-    in_box = y.abs() <= spline.bound
-    by_y = torch.where(in_box, shape.denominator.square() / shape.slope_numerator, 1.0)
-    scale = torch.where(in_box, -by_y, 0.0)  # dx/dp = scale * g_p
-    by_slope = (xi.square() - shape.ratio * (1.0 - 2.0 * shape.across)) / shape.denominator
-    by_width = -scale * shape.slope.square() * by_slope
-    inside_share = in_box.to(y.dtype)
-    by_left = torch.stack([inside_share, scale])
-    by_size = torch.stack(
-        [by_width + inside_share * xi, scale * (shape.ratio + shape.slope * by_slope)]
-    )
-    common = scale * found.size[1] * shape.across / shape.denominator
-    by_derivative = torch.stack([common * (1.0 - shape.ratio), -common * shape.ratio])
-    by_logits, by_raw = _pull_to_parameters(spline, found, by_left, by_size, by_derivative)
-    x = torch.where(in_box, found.left[0] + xi * found.size[0], y)
-    log_slope = torch.where(in_box, -_log_slope(shape), 0.0)
-    return InverseSlopes(x, log_slope, by_y, by_logits, by_raw)
-
-
-def _pull_to_parameters(
-    spline: Spline, found: _Bin, by_left: Tensor, by_size: Tensor, by_derivative: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return derivatives by logits (2, K, F) and raw derivatives (K-1, F), from those of the bin.
-
-    A share s_j moves the left knot if bin j lies below the bin, its size if it is the bin; the
-    softmax takes off the share-weighted mean, which only the left knot and the size make up.
-    """
-    n_bins = spline.shares.shape[1]
-    reach = 2.0 * spline.bound
-    steps = torch.arange(n_bins + 1, dtype=by_left.dtype, device=by_left.device)
-    position = found.position.to(by_left.dtype)
-    up_to = (position + 1.0 - steps[:, None]).clamp(0.0, 1.0)  # 1 for bins up to the bin
-    below_left = found.left + spline.bound - reach * MIN_BIN_SHARE * position
-    mean = by_left * below_left + by_size * (found.size - reach * MIN_BIN_SHARE)
-    factor = reach * (1.0 - MIN_BIN_SHARE * n_bins)
-    at_bin, below = (factor * by_size)[:, None], (factor * (by_left - by_size))[:, None]
-    by_share = torch.addcmul(-mean[:, None], up_to[:-1], at_bin)
-    by_logits = spline.shares * torch.addcmul(by_share, up_to[1:], below)
-    by_raw = by_derivative * torch.sigmoid(found.raw_derivatives)
-    only = up_to[:-1] - up_to[1:]  # 1 for the bin itself
-    return by_logits, torch.addcmul(only[1:] * by_raw[0], only[:-1], by_raw[1])
+    return evaluate_inverse(y, spline)[:2]

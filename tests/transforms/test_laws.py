@@ -174,6 +174,14 @@ def test_volume_preserving_coupling_preserves_volume(events, context):
     torch.testing.assert_close(log_det, torch.zeros_like(log_det), atol=1e-12, rtol=0)
 
 
+def _fused_step(linear: PermutedLULinear) -> None:
+    """Step an optimiser that leaves torch's version counters alone."""
+    with torch.enable_grad():
+        loss = linear(torch.ones(1, D, dtype=torch.float64))[0].square().sum()
+        loss.backward()
+    torch.optim.AdamW(linear.parameters(), lr=0.1, fused=True).step()
+
+
 def test_kept_inverse_follows_its_parameters(events):
     torch.manual_seed(3)
     linear = PermutedLULinear(torch.randperm(D)).double()
@@ -182,6 +190,8 @@ def test_kept_inverse_follows_its_parameters(events):
         linear.inverse(events)  # keeps the inverse
         for change in (
             lambda: linear.triangles.add_(0.1),
+            lambda: linear.triangles.data.add_(0.1),
+            lambda: _fused_step(linear),
             lambda: linear.load_state_dict(PermutedLULinear(torch.randperm(D)).state_dict()),
             lambda: linear.float().double(),
         ):
