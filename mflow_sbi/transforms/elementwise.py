@@ -18,12 +18,15 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from mflow_sbi.transforms.spline_gradients import (
-    inverse_spline_slopes,
-    pull_spline,
-    push_spline,
+from mflow_sbi.transforms.spline_gradients import inverse_spline_slopes
+from mflow_sbi.transforms.splines import (
+    IDENTITY_DERIVATIVE,
+    Spline,
+    accumulation_matrix,
+    build_spline,
+    inverse_rational_quadratic_spline,
+    rational_quadratic_spline,
 )
-from mflow_sbi.transforms.splines import IDENTITY_DERIVATIVE, accumulation_matrix, build_spline
 
 __all__ = ["AffineMap", "ElementwiseMap", "Pulled", "SplineMap", "VolumePreservingMap"]
 
@@ -129,11 +132,8 @@ class SplineMap(ElementwiseMap):
         bias[2 * self.bins :] = IDENTITY_DERIVATIVE
         return bias
 
-    def _raw(self, last: nn.Linear, activations: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits (2, K, F) and raw derivatives (K-1, F) of the F = f x batch splines.
-
-        The scale rides on the matrix product.
-        """
+    def _splines(self, last: nn.Linear, activations: Tensor) -> Spline:
+        """Return the splines of f x batch numbers; the scale rides on the matrix product."""
         flat = activations.flatten(1)
         features = last.out_features // self.n_parameters
         sizes = [2 * self.bins * features, (self.bins - 1) * features]
@@ -141,29 +141,31 @@ class SplineMap(ElementwiseMap):
         bias, bias_rest = last.bias[:, None].split(sizes)
         logits = torch.addmm(bias, weight, flat, beta=self.scale, alpha=self.scale)
         derivatives = torch.addmm(bias_rest, weight_rest, flat)
-        return logits.reshape(2, self.bins, -1), derivatives.reshape(self.bins - 1, -1)
+        return build_spline(
+            logits.reshape(2, self.bins, -1),
+            derivatives.reshape(self.bins - 1, -1),
+            self.accumulation,
+            self.bound,
+        )
 
     def push(self, x: Tensor, last: nn.Linear, activations: Tensor) -> tuple[Tensor, Tensor]:
         """Return the splines of x and the log slopes summed over features."""
         shape = (x.shape[0], *activations.shape[1:])
-        raw = self._raw(last, activations)
-        flat = x.expand(shape).reshape(-1)
-        y, log_slope = push_spline(flat, *raw, self.accumulation, self.bound)
+        spline = self._splines(last, activations)
+        y, log_slope = rational_quadratic_spline(x.expand(shape).reshape(-1), spline)
         return y.reshape(shape), log_slope.reshape(shape).sum(dim=0)
 
     def pull(self, y: Tensor, last: nn.Linear, activations: Tensor) -> tuple[Tensor, Tensor]:
         """Return the inverse splines of y and the log slopes summed over features."""
         shape = (y.shape[0], *activations.shape[1:])
-        raw = self._raw(last, activations)
-        flat = y.expand(shape).reshape(-1)
-        x, log_slope = pull_spline(flat, *raw, self.accumulation, self.bound)
+        spline = self._splines(last, activations)
+        x, log_slope = inverse_rational_quadratic_spline(y.expand(shape).reshape(-1), spline)
         return x.reshape(shape), log_slope.reshape(shape).sum(dim=0)
 
     def pull_with_carrier(self, y: Tensor, last: nn.Linear, activations: Tensor) -> Pulled:
         """Return x, log|det dx/dy| and the carrier dx = dx/dy dy + G da."""
         features = y.shape[0]
-        raw = self._raw(last, activations)
-        spline = build_spline(*raw, self.accumulation, self.bound)
+        spline = self._splines(last, activations)
         slopes = inverse_spline_slopes(y.reshape(-1), spline)
         by_parameters = torch.cat(
             [

@@ -37,7 +37,6 @@ __all__ = [
     "evaluate_inverse",
     "inverse_rational_quadratic_spline",
     "rational_quadratic_spline",
-    "shape_at",
 ]
 
 MIN_BIN_SHARE = 1e-3
@@ -107,7 +106,8 @@ class Shape(NamedTuple):
     slope_numerator: Tensor
 
 
-def shape_at(found: Bin, xi: Tensor) -> Shape:
+def _shape_at(found: Bin, xi: Tensor) -> Shape:
+    """Return s, a, R, D and s^2 q at the relative position xi of the bin."""
     d, d_next = found.derivatives
     slope = found.size[1] / found.size[0]
     square = xi.square()
@@ -141,7 +141,7 @@ def evaluate(x: Tensor, spline: Spline) -> Evaluation:
     inside = x.clamp(-spline.bound, spline.bound)
     found = _locate(spline, inside, 0)
     xi = (inside - found.left[0]) / found.size[0]
-    shape = shape_at(found, xi)
+    shape = _shape_at(found, xi)
     y = found.left[1] + found.size[1] * shape.ratio
     in_box = x.abs() <= spline.bound
     log_slope = torch.where(in_box, _log_slope(shape), 0.0)
@@ -153,7 +153,7 @@ def evaluate_inverse(y: Tensor, spline: Spline) -> Evaluation:
     inside = y.clamp(-spline.bound, spline.bound)
     found = _locate(spline, inside, 1)
     xi = _relative_position(found, inside)
-    shape = shape_at(found, xi)
+    shape = _shape_at(found, xi)
     x = found.left[0] + xi * found.size[0]
     in_box = y.abs() <= spline.bound
     log_slope = torch.where(in_box, -_log_slope(shape), 0.0)

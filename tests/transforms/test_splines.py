@@ -7,11 +7,7 @@ from hypothesis import strategies as st
 from nflows.transforms.splines.rational_quadratic import unconstrained_rational_quadratic_spline
 from torch import Tensor
 
-from mflow_sbi.transforms.spline_gradients import (
-    inverse_spline_slopes,
-    pull_spline,
-    push_spline,
-)
+from mflow_sbi.transforms.spline_gradients import inverse_spline_slopes
 from mflow_sbi.transforms.splines import (
     Spline,
     accumulation_matrix,
@@ -112,41 +108,3 @@ def test_slopes_of_the_inverse_can_be_differentiated_again():
 
     inputs = tuple(t.clone().requires_grad_() for t in (y, widths, heights, derivatives))
     assert torch.autograd.gradcheck(slopes, inputs, atol=1e-6)
-
-
-@pytest.mark.parametrize("written_out", [push_spline, pull_spline])
-def test_gradients_written_out_are_those_of_autodiff(written_out):
-    plain = (
-        rational_quadratic_spline
-        if written_out is push_spline
-        else (inverse_rational_quadratic_spline)
-    )
-    value, widths, heights, derivatives = _raw(5)
-    accumulation = accumulation_matrix(len(widths), BOUND)
-    inputs = [value, torch.stack([widths, heights]), derivatives]
-    for tensor in inputs:
-        tensor.requires_grad_()
-    outputs = written_out(*inputs, accumulation, BOUND)
-    expected = plain(value, build_spline(*inputs[1:], accumulation, BOUND))
-    weights = [torch.randn_like(value), torch.randn_like(value)]
-    assert (value.abs() > BOUND).any()
-    for ours, theirs in zip(outputs, expected, strict=True):
-        torch.testing.assert_close(ours, theirs, atol=0, rtol=0)
-    ours = torch.autograd.grad(outputs, inputs, weights)
-    theirs = torch.autograd.grad(expected, inputs, weights)
-    for mine, autodiff in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(mine, autodiff, atol=1e-10, rtol=1e-9)
-
-
-@pytest.mark.parametrize("written_out", [push_spline, pull_spline])
-def test_gradients_written_out_can_be_differentiated_again(written_out):
-    value, widths, heights, derivatives = (t[..., :12] for t in _raw(6, bins=4))
-    accumulation = accumulation_matrix(4, BOUND)
-    inputs = [value, torch.stack([widths, heights]), derivatives]
-    inputs = tuple(t.clone().requires_grad_() for t in inputs)
-
-    def function(*raw: Tensor) -> tuple[Tensor, Tensor]:
-        return written_out(*raw, accumulation, BOUND)
-
-    assert torch.autograd.gradcheck(function, inputs, atol=1e-6)
-    assert torch.autograd.gradgradcheck(function, inputs, atol=1e-5)
