@@ -109,6 +109,7 @@ class RunConfig(_Strict):
     seed: int = Field(default=1, ge=0, lt=2**32)
     validation_fraction: float = Field(default=0.1, gt=0, lt=1)
     threads: int | None = Field(default=None, ge=1)
+    compiled: bool = False
     prior: PriorConfig = PriorConfig()
     mcmc: McmcConfig = McmcConfig()
 
@@ -119,8 +120,8 @@ class RunConfig(_Strict):
         return Schedule(changed.phases, self.cycles)
 
     def fit_settings(self) -> FitSettings:
-        """Return seed and held-out share."""
-        return FitSettings(self.seed, self.validation_fraction)
+        """Return seed, held-out share and whether to compile."""
+        return FitSettings(self.seed, self.validation_fraction, self.compiled)
 
     def event_paths(self) -> list[str]:
         """Return the event files as a list."""

@@ -1,6 +1,7 @@
 """Training: schedules of phases of weighted objectives, run by one loop."""
 
-from mflow_sbi.training.fit import FitSettings, HistoryRecord, TrainingEvents, fit
+from mflow_sbi.training.batches import TrainingEvents
+from mflow_sbi.training.fit import FitSettings, HistoryRecord, fit
 from mflow_sbi.training.objectives import (
     LatentNegativeLogProb,
     Objective,

@@ -6,17 +6,27 @@ so that a run resumed from a checkpoint repeats the uninterrupted run bit for bi
 
 import math
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from mflow_sbi.errors import TrainingError
+from mflow_sbi.training.batches import (
+    ENCODING_ROWS,
+    TrainingEvents,
+    as_one_batch,
+    batches_of,
+    generator_of,
+    rows_of,
+    split_events,
+)
 from mflow_sbi.training.checkpoint import (
     Checkpoint,
     PhaseCheckpoint,
@@ -25,12 +35,12 @@ from mflow_sbi.training.checkpoint import (
 )
 from mflow_sbi.training.objectives import TrainingBatch
 from mflow_sbi.training.schedules import Phase, Schedule
+from mflow_sbi.transforms import compiled_layers
 
 __all__ = ["FitSettings", "HistoryRecord", "TrainingEvents", "fit"]
 
 WARM_UP_SHARE = 0.05
 FINAL_RATE_SHARE = 0.01
-ENCODING_ROWS = 8192
 PREPARING_ROWS = 100_000
 
 
@@ -59,19 +69,20 @@ class Trainable(Protocol):
         ...
 
 
-class TrainingEvents(NamedTuple):
-    """Standardised events (N, n) and standardised parameters (N, p), rows paired."""
-
-    x: Tensor
-    theta: Tensor
-
-
 @dataclass(frozen=True)
 class FitSettings:
-    """Seed of the shuffles and the split, share of events held out for early stopping."""
+    """How the loop runs, whatever it trains.
+
+    Args:
+        seed: seed of the shuffles and the split.
+        validation_fraction: share of events held out for early stopping.
+        compiled: compile the layers while they train: half a minute once, then steps take about
+            three quarters of their time.  Needs a C++ compiler; pays for long trainings.
+    """
 
     seed: int = 0
     validation_fraction: float = 0.1
+    compiled: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,33 +116,6 @@ class _PhaseState:
     best_tensors: dict[str, Tensor] | None = None
 
 
-def _generator(*numbers: int) -> torch.Generator:
-    seed = 0
-    for number in numbers:
-        seed = (seed * 1_000_003 + number + 1) % (2**63 - 1)
-    return torch.Generator().manual_seed(seed)
-
-
-def _split(events: TrainingEvents, settings: FitSettings) -> tuple[TrainingEvents, TrainingEvents]:
-    n_held_out = round(settings.validation_fraction * len(events.x))
-    if n_held_out < 1 or len(events.x) - n_held_out < 2:
-        message = (
-            f"training needs events on both sides of the split: got {len(events.x)} events with "
-            f"validation_fraction {settings.validation_fraction}"
-        )
-        raise TrainingError(message)
-    n_bad = int((~(events.x.isfinite().all(dim=-1) & events.theta.isfinite().all(dim=-1))).sum())
-    if n_bad:
-        message = f"training needs finite numbers: {n_bad} of {len(events.x)} events are not"
-        raise TrainingError(message)
-    order = torch.randperm(len(events.x), generator=_generator(settings.seed))
-    held_out, kept = order[:n_held_out], order[n_held_out:]
-    return (
-        TrainingEvents(events.x[kept], events.theta[kept]),
-        TrainingEvents(events.x[held_out], events.theta[held_out]),
-    )
-
-
 def _parameters(surrogate: Trainable, phase: Phase) -> list[nn.Parameter]:
     parts = surrogate.trainable_parts
     unknown = sorted(set(phase.trains) - set(parts))
@@ -155,27 +139,6 @@ def learning_rate_share(step: int, total: int) -> float:
     return FINAL_RATE_SHARE + (1.0 - FINAL_RATE_SHARE) * cosine
 
 
-@torch.no_grad()
-def _with_resting(surrogate: Trainable, events: TrainingEvents, phase: Phase) -> TrainingBatch:
-    """Return all events as one batch, with what of the encoding rests computed once."""
-    encoder = surrogate.resting_encoder(phase.trains)
-    if encoder is None:
-        return TrainingBatch(events.x, events.theta)
-    resting = torch.cat([encoder(part) for part in events.x.split(ENCODING_ROWS)])
-    return TrainingBatch(events.x, events.theta.to(resting.dtype), resting)
-
-
-def _rows(batch: TrainingBatch, index: Tensor) -> TrainingBatch:
-    resting = None if batch.resting is None else batch.resting[index]
-    return TrainingBatch(batch.x[index], batch.theta[index], resting)
-
-
-def _batches(batch: TrainingBatch, order: Tensor, size: int) -> Iterator[TrainingBatch]:
-    size = min(size, len(order))
-    for start in range(0, len(order) - size + 1, size):
-        yield _rows(batch, order[start : start + size])
-
-
 def _objective(surrogate: Trainable, phase: Phase, batch: TrainingBatch) -> Tensor:
     terms = [weight * objective(surrogate, batch) for objective, weight in phase.objectives]
     return torch.stack(terms).sum()
@@ -185,7 +148,7 @@ def _objective(surrogate: Trainable, phase: Phase, batch: TrainingBatch) -> Tens
 def _validate(surrogate: Trainable, phase: Phase, held_out: TrainingBatch) -> float:
     total = 0.0
     for index in torch.arange(len(held_out.x)).split(ENCODING_ROWS):
-        total += float(_objective(surrogate, phase, _rows(held_out, index))) * len(index)
+        total += float(_objective(surrogate, phase, rows_of(held_out, index))) * len(index)
     return total / len(held_out.x)
 
 
@@ -199,7 +162,7 @@ def _train_epoch(
 ) -> float:
     parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
     losses = []
-    for batch in _batches(data, order, phase.batch_size):
+    for batch in batches_of(data, order, phase.batch_size):
         rate = phase.learning_rate * learning_rate_share(state.steps_done, total_steps)
         for group in state.optimizer.param_groups:
             group["lr"] = rate
@@ -286,8 +249,9 @@ class _Run:
     def run_phase(self, phase: Phase, cycle: int, on_epoch: EpochCallback) -> None:
         """Train one phase of one cycle and leave the surrogate at its best held-out epoch."""
         state = self.begin(phase, cycle)
-        data = _with_resting(self.surrogate, self.train, phase)
-        held_out = _with_resting(self.surrogate, self.held_out, phase)
+        encoder = self.surrogate.resting_encoder(phase.trains)
+        data = as_one_batch(self.train, encoder)
+        held_out = as_one_batch(self.held_out, encoder)
         steps_per_epoch = max(1, len(data.x) // phase.batch_size)
         total_steps = steps_per_epoch * phase.epochs * self.schedule.cycles
         index = list(self.schedule.phase_names).index(phase.name)
@@ -295,9 +259,10 @@ class _Run:
             if state.epochs_since_best >= phase.patience:
                 break
             began = time.perf_counter()
-            generator = _generator(self.settings.seed, 1, cycle, index, epoch)
+            generator = generator_of(self.settings.seed, 1, cycle, index, epoch)
             order = torch.randperm(len(data.x), generator=generator)
-            train = _train_epoch(self.surrogate, phase, state, data, order, total_steps)
+            with self.layers_of(phase):
+                train = _train_epoch(self.surrogate, phase, state, data, order, total_steps)
             validation = _validate(self.surrogate, phase, held_out)
             _note_best(self.surrogate, state, validation)
             rate = float(state.optimizer.param_groups[0]["lr"])
@@ -310,6 +275,13 @@ class _Run:
             message = f"phase {phase.name!r}: the held-out objective was never finite"
             raise TrainingError(message)
         self.surrogate.load_state_dict(state.best_tensors)
+
+    def layers_of(self, phase: Phase) -> AbstractContextManager[None]:
+        """Return the block in which the layers of the phase's parts are compiled, if they are."""
+        if not self.settings.compiled:
+            return nullcontext()
+        parts = self.surrogate.trainable_parts
+        return compiled_layers(*(parts[name] for name in phase.trains))
 
     def save(self) -> None:
         """Write the checkpoint, if a folder was given."""
@@ -383,7 +355,7 @@ def fit(
         TrainingError: too few events, a non-finite objective, an unknown part, or a checkpoint
             of another run.
     """
-    train, held_out = _split(events, settings)
+    train, held_out = split_events(events, settings.validation_fraction, settings.seed)
     run = _Run(surrogate, schedule, settings, train, held_out, checkpoint_folder, [], {})
     run.resume()
     for cycle in range(schedule.cycles):

@@ -7,6 +7,7 @@ and log|det| of the map's Jacobian, (*batch, d) -> ((*batch, d), (*batch,)).
 
 from mflow_sbi.transforms.affine import AffineWhitening, PermutedLULinear
 from mflow_sbi.transforms.base import Transform
+from mflow_sbi.transforms.compiled import compiled_layers
 from mflow_sbi.transforms.composite import Composite
 from mflow_sbi.transforms.conditioners import ResidualConditioner
 from mflow_sbi.transforms.coupling import Coupling
@@ -28,4 +29,5 @@ __all__ = [
     "SplineMap",
     "Transform",
     "VolumePreservingMap",
+    "compiled_layers",
 ]

@@ -71,8 +71,9 @@ class Coupling(Transform):
             identity, context if self.conditioned else None
         )
         pulled = self.elementwise.pull_with_carrier(rest, self.conditioner.last, activations)
+        blocks = event_blocks(y.shape[1]) if len(tangents) > 1 else [slice(None)]
         moved = []
-        for events, block in zip(event_blocks(y.shape[1]), tangents, strict=True):
+        for events, block in zip(blocks, tangents, strict=True):
             along_identity, along_rest = self._split(block)
             along = pulled.carry(along_rest, carry(along_identity, events), events)
             moved.append(torch.cat([along_identity.expand(-1, *along.shape[1:]), along]))
