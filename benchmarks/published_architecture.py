@@ -247,6 +247,8 @@ def training_epochs(
     objectives: tuple[Objective, ...],
     trains: tuple[str, ...],
     steps: int,
+    *,
+    compiled: bool = False,
 ) -> Work:
     """Return a Work: CPU seconds an event in the training loop, one epoch after the first."""
     phase = Phase(
@@ -258,7 +260,7 @@ def training_epochs(
         learning_rate=3e-4,
     )
     events = TrainingEvents(*draw_events(steps * STEP_BATCH + 1))
-    settings = FitSettings(SEED, validation_fraction=1 / len(events.x))
+    settings = FitSettings(SEED, validation_fraction=1 / len(events.x), compiled=compiled)
 
     def cost() -> float:
         marks = []

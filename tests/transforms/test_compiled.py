@@ -68,7 +68,9 @@ def test_compiled_layers_train_like_plain_ones():
 
     def gradients() -> list[Tensor]:
         image, log_det = layer(x, context)
-        return list(torch.autograd.grad(image.square().sum() + log_det.sum(), layer.parameters()))
+        return list(
+            torch.autograd.grad(image.square().sum() + log_det.sum(), list(layer.parameters()))
+        )
 
     before = gradients()
     with compiled_layers(layer):
