@@ -117,12 +117,12 @@ class TrainedSurrogate:
         return isinstance(self.surrogate, ManifoldSurrogate)
 
     def standardise(self, x: ArrayLike) -> Tensor:
-        """Return standardised observables of physical events, (N, n) float64."""
+        """Return standardised observables of physical events, (N, n) float64, on the device."""
         rows = _rows(x, self.surrogate.ambient_dim, "events")
-        return torch.from_numpy(self.record.observables.transform(rows))
+        return torch.from_numpy(self.record.observables.transform(rows)).to(self.device)
 
     def _physical(self, x: Tensor) -> Array:
-        return self.record.observables.inverse(x.double().numpy())
+        return self.record.observables.inverse(x.double().cpu().numpy())
 
     def _paired(self, n: int, theta: ArrayLike) -> Tensor:
         rows = _rows(theta, self.surrogate.parameter_dim, "theta")
@@ -131,7 +131,7 @@ class TrainedSurrogate:
         if len(rows) != n:
             message = f"theta: expected one row or one per event ({n}), got {len(rows)}"
             raise ShapeError(message)
-        return torch.from_numpy(self.record.parameters.transform(rows))
+        return torch.from_numpy(self.record.parameters.transform(rows)).to(self.device)
 
     @torch.no_grad()
     def encode(self, x: ArrayLike) -> Latents:
@@ -141,9 +141,12 @@ class TrainedSurrogate:
         )
 
     def latent_log_likelihood(self, u: Latents, theta: Tensor) -> LogProbs:
-        """Return log p(u|theta) up to a constant in theta; theta physical, rows paired, (N,)."""
-        mean = torch.as_tensor(self.record.parameters.mean)
-        std = torch.as_tensor(self.record.parameters.std)
+        """Return log p(u|theta) up to a constant in theta; theta physical.
+
+        Leading dimensions broadcast, (..., d), (..., p) -> (...).
+        """
+        mean = torch.as_tensor(self.record.parameters.mean, device=theta.device)
+        std = torch.as_tensor(self.record.parameters.std, device=theta.device)
         standardised = (theta - mean) / std
         return self.surrogate.latent_log_prob(u, standardised.to(u.dtype))
 
@@ -157,12 +160,18 @@ class TrainedSurrogate:
                 events.split(CHUNK_ROWS), parameters.split(CHUNK_ROWS), strict=True
             )
         ]
-        return torch.cat(pieces).numpy()
+        return torch.cat(pieces).cpu().numpy()
 
     @property
     def _dtype(self) -> torch.dtype:
         assert isinstance(self.surrogate, nn.Module)
         return next(self.surrogate.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the surrogate; move it with `surrogate.to(...)`."""
+        assert isinstance(self.surrogate, nn.Module)
+        return next(self.surrogate.parameters()).device
 
     @torch.no_grad()
     def log_prob(self, x: ArrayLike, theta: ArrayLike) -> Array:
@@ -178,7 +187,7 @@ class TrainedSurrogate:
     def sample(self, theta: ArrayLike, seed: int) -> Array:
         """Return one event in physical units per row of theta, (N, p) -> (N, n)."""
         rows = _rows(theta, self.surrogate.parameter_dim, "theta")
-        standardised = torch.from_numpy(self.record.parameters.transform(rows))
+        standardised = torch.from_numpy(self.record.parameters.transform(rows)).to(self.device)
         return self._physical(self.surrogate.sample(standardised, seed))
 
     @torch.no_grad()
@@ -200,14 +209,16 @@ class TrainedSurrogate:
             )
             for part in events.split(CHUNK_ROWS)
         ]
-        return torch.cat(parts).numpy()
+        return torch.cat(parts).cpu().numpy()
 
     def save(self, folder: str | Path) -> None:
         """Write `surrogate.json` and `weights.safetensors`, each beside and then renamed."""
         assert isinstance(self.surrogate, nn.Module)
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {k: v.detach().contiguous() for k, v in self.surrogate.state_dict().items()}
+        tensors = {
+            k: v.detach().cpu().contiguous() for k, v in self.surrogate.state_dict().items()
+        }
         weights = folder / WEIGHTS
         save_file(tensors, weights.with_suffix(".part"))
         weights.with_suffix(".part").replace(weights)
