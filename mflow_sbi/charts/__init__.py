@@ -3,9 +3,15 @@
 from mflow_sbi.charts.base import Chart
 from mflow_sbi.charts.invertible import InvertibleChart, build_invertible_chart
 from mflow_sbi.charts.linear_head import LinearHead
-from mflow_sbi.charts.volume import decoder_jacobian, exact_log_volume, gram_matrix
+from mflow_sbi.charts.volume import (
+    CHUNK_ROWS,
+    decoder_jacobian,
+    exact_log_volume,
+    gram_matrix,
+)
 
 __all__ = [
+    "CHUNK_ROWS",
     "Chart",
     "InvertibleChart",
     "LinearHead",

@@ -16,7 +16,13 @@ from torch.utils.checkpoint import checkpoint
 from mflow_sbi.errors import ChartError
 from mflow_sbi.interfaces import Events, Latents
 
-__all__ = ["decoder_jacobian", "exact_log_volume", "gram_matrix", "log_volume_of_gram"]
+__all__ = [
+    "CHUNK_ROWS",
+    "decoder_jacobian",
+    "exact_log_volume",
+    "gram_matrix",
+    "log_volume_of_gram",
+]
 
 CHUNK_ROWS = 1000
 """Events per pass: enough to make the cost of calls small, few enough for bounded memory."""

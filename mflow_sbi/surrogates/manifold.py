@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Mapping
 import torch
 from torch import Tensor, nn
 
-from mflow_sbi.charts import Chart
+from mflow_sbi.charts import CHUNK_ROWS, Chart
 from mflow_sbi.flows import ConditionalFlow
 from mflow_sbi.interfaces import Events, Latents, LogProbs, Measure, Parameters
 
@@ -91,7 +91,16 @@ class ManifoldFlow(nn.Module):
         return self.density.log_prob(u, theta)
 
     def log_prob(self, x: Events, theta: Parameters) -> LogProbs:
-        """Return log p(project(x)|theta) with respect to the surface volume, (N,)."""
+        """Return log p(project(x)|theta) with respect to the surface volume, (N,).
+
+        Without gradients, events are taken in chunks: memory does not grow with their number.
+        """
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or len(x) <= CHUNK_ROWS:
+            return self._log_prob(x, theta)
+        parts = zip(x.split(CHUNK_ROWS), theta.split(CHUNK_ROWS), strict=True)
+        return torch.cat([self._log_prob(*part) for part in parts])
+
+    def _log_prob(self, x: Events, theta: Parameters) -> LogProbs:
         s = self.chart.encode(x)
         u, log_det = self.reference.encode_noise(s)
         return self.latent_log_prob(u, theta) + log_det - self.chart.log_volume(s)

@@ -35,11 +35,12 @@ class _Cotangents(NamedTuple):
 
 def _bin_cotangents(found: Bin, xi: Tensor, shape: Shape, by_y: Tensor) -> _Cotangents:
     """Return the cotangents of the bin's numbers from that of y, (F,)."""
-    slope, across, ratio, denominator, slope_numerator = shape
+    slope, ratio, denominator, derivative = shape
     width, height = found.size
+    across = xi * (1.0 - xi)
     scaled = by_y * height / denominator
     by_slope = scaled * (xi.square() - ratio * (1.0 - 2.0 * across)) / width
-    by_x = by_y * slope_numerator / denominator.square()
+    by_x = by_y * derivative
     common = scaled * across
     return _Cotangents(
         torch.stack([-by_x, by_y]),
@@ -88,7 +89,7 @@ def inverse_spline_slopes(y: Tensor, spline: Spline) -> InverseSlopes:
     dx/dy = 1/g', dx/dp = -g_p / g'; of ordinary operations, so that they can be differentiated.
     """
     at = evaluate_inverse(y, spline)
-    by_y = torch.where(at.in_box, at.shape.denominator.square() / at.shape.slope_numerator, 1.0)
+    by_y = torch.where(at.in_box, at.shape.derivative.reciprocal(), 1.0)
     by = _bin_cotangents(at.found, at.xi, at.shape, torch.where(at.in_box, -by_y, 0.0))
     by_logits, by_raw = _by_parameters(spline.shares, spline.bound, at.found, by)
     return InverseSlopes(at.image, at.log_slope, by_y, by_logits, by_raw)

@@ -97,32 +97,33 @@ def _locate(spline: Spline, value: Tensor, axis: int) -> Bin:
 
 
 class Shape(NamedTuple):
-    """What value and slopes of the map at the relative position xi have in common, (F,) each."""
+    """What the map looks like at a relative position of the bin: s, R, D and dy/dx, (F,) each."""
 
     slope: Tensor
-    across: Tensor
     ratio: Tensor
     denominator: Tensor
-    slope_numerator: Tensor
+    derivative: Tensor
 
 
 def _shape_at(found: Bin, xi: Tensor) -> Shape:
-    """Return s, a, R, D and s^2 q at the relative position xi of the bin."""
+    """Return s, R, D and dy/dx at xi, as sums of positive terms: nothing cancels.
+
+    With t = s xi + d (1 - xi) and r = d' xi + s (1 - xi):
+
+    D = xi t + (1 - xi) r,   R = xi t / D,   dy/dx = (s/D)^2 (xi r + (1 - xi) t).
+    """
     d, d_next = found.derivatives
-    slope = found.size[1] / found.size[0]
-    square = xi.square()
-    across = xi - square
-    denominator = slope + (d + d_next - 2.0 * slope) * across
-    ratio = (slope * square + d * across) / denominator
-    slope_numerator = slope.square() * (
-        d_next * square + 2.0 * slope * across + d * (1.0 - xi).square()
-    )
-    return Shape(slope, across, ratio, denominator, slope_numerator)
-
-
-def _log_slope(shape: Shape) -> Tensor:
-    """Return log dy/dx = log s^2 (d' xi^2 + 2 s a + d (1 - xi)^2) - 2 log D."""
-    return torch.log(shape.slope_numerator) - 2.0 * torch.log(shape.denominator)
+    width, height = found.size
+    slope = height / width
+    rest = 1.0 - xi
+    towards_left = torch.addcmul(d * rest, slope, xi)
+    towards_right = torch.addcmul(slope * rest, d_next, xi)
+    numerator = xi * towards_left
+    denominator = torch.addcmul(numerator, rest, towards_right)
+    mixed = torch.addcmul(rest * towards_left, xi, towards_right)
+    steepness = slope / denominator
+    derivative = steepness * steepness * mixed
+    return Shape(slope, numerator / denominator, denominator, derivative)
 
 
 class Evaluation(NamedTuple):
@@ -144,7 +145,7 @@ def evaluate(x: Tensor, spline: Spline) -> Evaluation:
     shape = _shape_at(found, xi)
     y = found.left[1] + found.size[1] * shape.ratio
     in_box = x.abs() <= spline.bound
-    log_slope = torch.where(in_box, _log_slope(shape), 0.0)
+    log_slope = torch.where(in_box, torch.log(shape.derivative), 0.0)
     return Evaluation(torch.where(in_box, y, x), log_slope, found, xi, shape, in_box)
 
 
@@ -156,7 +157,7 @@ def evaluate_inverse(y: Tensor, spline: Spline) -> Evaluation:
     shape = _shape_at(found, xi)
     x = found.left[0] + xi * found.size[0]
     in_box = y.abs() <= spline.bound
-    log_slope = torch.where(in_box, -_log_slope(shape), 0.0)
+    log_slope = torch.where(in_box, -torch.log(shape.derivative), 0.0)
     return Evaluation(torch.where(in_box, x, y), log_slope, found, xi, shape, in_box)
 
 
