@@ -1,0 +1,166 @@
+r"""Sparse polynomials: one per small set of dependent observables.
+
+A constraint between few observables is a *circuit* of the surface: a minimal set of observables
+whose differentials are linearly dependent on every tangent space.  Circuits are read off tangent
+frames (fundamental circuits of many bases, by pivoted QR); the polynomial of a circuit is the
+vanishing combination of the few monomials in its observables.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from scipy.linalg import qr
+
+from mflow_sbi.constraints.dictionary import Features
+from mflow_sbi.constraints.nullspace import null_space
+from mflow_sbi.interfaces import Array
+
+__all__ = ["Polynomial", "circuit_polynomial", "find_circuits"]
+
+_SUPPORT_LEVELS = (3e-2, 1e-3, 1e-4)
+_SNAP_RELATIVE = 1e-3
+_LARGEST_INTEGER = 8
+
+
+@dataclass(frozen=True)
+class Polynomial:
+    """sum_t coefficients_t prod_s g_{monomials_ts}.
+
+    Args:
+        monomials: (T, degree), indices into the features.
+        coefficients: (T,), the leading one 1.
+    """
+
+    monomials: Array
+    coefficients: Array
+
+    def values(self, features: Features, y: Array) -> Array:
+        """Return F(y), (N,)."""
+        return features.evaluate(y, self.monomials) @ self.coefficients
+
+    def gradients(self, features: Features, y: Array) -> Array:
+        """Return dF/dy, (N, n)."""
+        return np.einsum("ati,t->ai", features.gradients(y, self.monomials), self.coefficients)
+
+    def rounding(self, features: Features, y: Array, precision: float) -> Array:
+        """Return what errors `precision` y_i of the observables do to F, (N,)."""
+        spread = np.linalg.norm(self.gradients(features, y) * y, axis=1)
+        terms = np.abs(features.evaluate(y, self.monomials)) @ np.abs(self.coefficients)
+        return precision * spread + 2.0**-52 * terms + np.finfo(float).tiny
+
+    def residual(self, features: Features, y: Array, precision: float) -> Array:
+        """Return |F| in units of its propagated rounding, (N,)."""
+        return np.abs(self.values(features, y)) / self.rounding(features, y, precision)
+
+
+def find_circuits(
+    conormals: Array, n_bases: int, generator: np.random.Generator
+) -> list[tuple[int, ...]]:
+    """Return sets of dependent observables, smallest first.
+
+    Args:
+        conormals: orthonormal gradients of the constraints at P points, (P, m, n).
+        n_bases: number of bases tried.
+        generator: of the random preferences among the observables.
+    """
+    n_points, m, n = conormals.shape
+    found: set[tuple[int, ...]] = set()
+    for k in range(n_bases):
+        preference = np.exp(generator.uniform(0, 7, n))
+        normal = conormals[k % n_points]
+        # the m dependent observables are pivots of the conormals: normal[:, dependent] invertible
+        dependent = qr(normal * preference, mode="r", pivoting=True)[1][:m]
+        free = np.setdiff1d(np.arange(n), dependent)
+        chosen = [k % n_points, (k + 1) % n_points, (k + 2) % n_points]
+        solved = np.abs(
+            np.linalg.solve(conormals[chosen][:, :, dependent], conormals[chosen][:, :, free])
+        ).max(axis=0)
+        for level in _SUPPORT_LEVELS:
+            for row, observable in zip(solved, dependent, strict=True):
+                support = free[row > level * max(row.max(), 1.0)]
+                found.add(tuple(sorted((int(observable), *map(int, support)))))
+    return sorted(found, key=lambda circuit: (len(circuit), circuit))
+
+
+def circuit_polynomial(
+    features: Features,
+    y: Array,
+    circuit: Sequence[int],
+    degree: int,
+    precision: float,
+    threshold: float,
+    weight: Array,
+) -> Polynomial | None:
+    """Return the simplest vanishing polynomial in a few observables, or None.
+
+    Lower degrees come first, and at each degree polynomials without sinh.
+    """
+    for monomials in _dictionaries(features, circuit, degree):
+        if 2 * len(monomials) > len(y):
+            return None
+        n_rows = min(len(y), max(400, 5 * len(monomials)))
+        found = null_space(features, y[:n_rows], monomials, precision, weight[:n_rows])
+        if found.residual[-1] < threshold:
+            return _prune(features, y[:n_rows], found.monomials, precision, weight[:n_rows])
+    return None
+
+
+def _dictionaries(features: Features, circuit: Sequence[int], degree: int) -> Iterator[Array]:
+    plain = [i + 1 for i in circuit]
+    curved = [
+        1 + features.ambient_dim + k for k, i in enumerate(features.sinh_of) if i in set(circuit)
+    ]
+    for d in range(1, degree + 1):
+        yield features.monomials(plain, d)
+        if curved:
+            yield features.monomials(plain + curved, d)
+
+
+def _prune(
+    features: Features, y: Array, monomials: Array, precision: float, weight: Array
+) -> Polynomial:
+    """Return the null vector with as few terms as the residual allows, coefficients snapped."""
+
+    def fit(kept: Array) -> tuple[Array, float, Array]:
+        found = null_space(features, y, kept, precision, weight)
+        return found.vectors[-1], float(found.residual[-1]), found.scale
+
+    kept = monomials
+    vector, residual, scale = fit(kept)
+    allowed = max(3 * residual, 1.0)
+    while len(kept) > 2:
+        order = np.argsort(np.abs(vector))
+        small = int(np.sum(np.abs(vector) < 1e-4 * np.abs(vector).max()))
+        for n_dropped in {max(small, 1), 1}:
+            trial = kept[np.sort(order[n_dropped:])]
+            if len(trial) > 1:
+                found = fit(trial)
+                if found[1] <= allowed:
+                    break
+        else:
+            break
+        kept, (vector, residual, scale) = trial, found
+    lead = int(np.argmax(np.abs(vector)))
+    coefficients = vector / scale
+    return _snap(features, y, Polynomial(kept, coefficients / coefficients[lead]), precision)
+
+
+def _snap(features: Features, y: Array, fitted: Polynomial, precision: float) -> Polynomial:
+    """Return the polynomial with small fractions as coefficients where the data allow them."""
+
+    def rms(polynomial: Polynomial) -> float:
+        return float(np.sqrt(np.mean(np.square(polynomial.residual(features, y, precision)))))
+
+    nice = np.array([_nearest_fraction(c) for c in fitted.coefficients])
+    snapped = Polynomial(fitted.monomials, nice)
+    return snapped if rms(snapped) <= 1.2 * rms(fitted) + 0.1 else fitted
+
+
+def _nearest_fraction(value: float) -> float:
+    """Return p / q with p, q <= 8 if it is within a thousandth, else the value itself."""
+    near = Fraction(value).limit_denominator(_LARGEST_INTEGER)
+    if near == 0 or abs(near.numerator) > _LARGEST_INTEGER:
+        return value
+    return float(near) if abs(float(near) - value) <= _SNAP_RELATIVE * abs(value) else value
