@@ -11,7 +11,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from rich.console import Console
@@ -20,6 +20,9 @@ from rich.progress import Progress
 from simulators.errors import InvalidRequest, OutputError, SimulatorError
 from simulators.wbf.constants import SCALE_PER_TEV2
 from simulators.wbf.parton_level import PROCESSES
+
+if TYPE_CHECKING:
+    from simulators.manifolds.surfaces import Surface
 
 CHANNELS = ("ud", "full")
 PACKAGE_DATA = Path(__file__).parent / "wbf"
@@ -73,6 +76,8 @@ def _parser() -> _Parser:
     wbf.add_argument("--out", type=Path, required=True, metavar="FILE.root")
     wbf.set_defaults(run=_run_wbf)
 
+    _add_surfaces(commands)
+
     table = commands.add_parser(
         "wbf-cross-section", help="remake the committed table of fiducial cross sections"
     )
@@ -93,6 +98,44 @@ def _parser() -> _Parser:
     return parser
 
 
+SURFACES = {
+    "circle": ("a von Mises density on the circle", ("concentration",)),
+    "sphere": ("a von Mises-Fisher density on the d-sphere", ("dim", "concentration")),
+    "torus": ("a chain of d von Mises angles, flat in R^{2d}", ("dim", "concentration")),
+    "ring-torus": ("two von Mises angles on the ring in R^3", ("concentration",)),
+    "polynomial": ("the polynomial surface of the M-flow study, constants of our own", ()),
+}
+"""Surfaces with a known density: what each is, and its own options."""
+
+
+def _add_surfaces(commands: Any) -> None:  # noqa: ANN401 - argparse keeps the type to itself
+    for name, (title, own_options) in SURFACES.items():
+        surface = commands.add_parser(
+            name,
+            help=f"{title}, with its exact density",
+            description=f"Example: python -m simulators {name} --theta-prior uniform "
+            "--events 1000 --seed 1 --out train.root",
+        )
+        if "dim" in own_options:
+            surface.add_argument("--dim", type=_positive, default=2, metavar="D")
+        if "concentration" in own_options:
+            surface.add_argument("--concentration", type=_finite, default=1.0, metavar="KAPPA")
+        points = surface.add_mutually_exclusive_group(required=True)
+        points.add_argument("--theta", type=_finite, metavar="T")
+        points.add_argument("--theta-prior", choices=("uniform",), help="theta ~ U(-1, 1)")
+        surface.add_argument(
+            "--noise",
+            type=_not_negative,
+            default=0.0,
+            metavar="SIGMA",
+            help="normal noise on every observable, off the surface",
+        )
+        surface.add_argument("--events", type=_positive, required=True, metavar="N")
+        surface.add_argument("--seed", type=_natural, required=True, metavar="S")
+        surface.add_argument("--out", type=Path, required=True, metavar="FILE.root")
+        surface.set_defaults(run=_run_surface, surface=name)
+
+
 def _finite(text: str) -> float:
     try:
         value = float(text)
@@ -100,6 +143,13 @@ def _finite(text: str) -> float:
         value = math.nan
     if not math.isfinite(value):
         msg = f"expected a finite number, got {text}"
+        raise argparse.ArgumentTypeError(msg)
+    return value
+
+
+def _not_negative(text: str) -> float:
+    if (value := _finite(text)) < 0:
+        msg = f"expected a number >= 0, got {text}"
         raise argparse.ArgumentTypeError(msg)
     return value
 
@@ -144,6 +194,47 @@ def _run_wbf(options: argparse.Namespace, words: list[str]) -> None:
         theta_sampling=sampling,
     )
     write_event_file(options.out, event_table(events), record)
+
+
+def _surface(options: argparse.Namespace) -> "Surface":
+    from simulators.manifolds import surfaces
+
+    match options.surface:
+        case "circle":
+            return surfaces.Sphere(1, options.concentration)
+        case "sphere":
+            return surfaces.Sphere(options.dim, options.concentration)
+        case "torus":
+            return surfaces.Torus(options.dim, options.concentration)
+        case "ring-torus":
+            return surfaces.RingTorus(options.concentration)
+        case _:
+            return surfaces.PolynomialSurface()
+
+
+def _run_surface(options: argparse.Namespace, words: list[str]) -> None:
+    from simulators.manifolds.event_file import draw_points, metadata, write_points
+
+    _check_folder(options.out)
+    surface = _surface(options)
+    theta_seed, event_seed = np.random.SeedSequence(options.seed).spawn(2)
+    sampling: dict[str, Any]
+    if options.theta is None:
+        theta = np.random.default_rng(theta_seed).uniform(-1, 1, options.events)
+        sampling = {"kind": "uniform", "low": [-1], "high": [1]}
+    else:
+        theta = np.full(options.events, options.theta)
+        sampling = {"kind": "fixed", "value": [options.theta]}
+    points = draw_points(surface, theta, options.noise, np.random.default_rng(event_seed))
+    record = metadata(
+        surface,
+        points,
+        options.noise,
+        seed=options.seed,
+        command=_canonical(words),
+        theta_sampling=sampling,
+    )
+    _replace(options.out, lambda path: write_points(path, points, record))
 
 
 def _run_cross_section(options: argparse.Namespace, words: list[str]) -> None:

@@ -24,6 +24,7 @@ from mflow_sbi.charts.specified import (
 )
 from mflow_sbi.errors import ChartError
 from mflow_sbi.events import WBF_OBSERVABLES, Standardizer, closure, read_events
+from simulators.__main__ import main as simulate
 
 DATA = Path(__file__).parents[2] / "data"
 FILES = sorted(DATA.glob("*.root"))
@@ -239,6 +240,70 @@ def test_polynomial_is_the_one_written_out():
     p = 0.3 - a + 2 * b + 0.5 * a * a - 0.7 * a * b + 1.1 * b * b
     expected = torch.stack([a, b, p * torch.exp(-0.1 * (a * a + b * b))], dim=-1)
     torch.testing.assert_close(chart.decode(z), expected)
+
+
+FILES_OF_SURFACES: dict[str, Callable[[dict], SpecifiedChart]] = {
+    "circle": lambda settings: Circle(),
+    "sphere": lambda settings: Sphere(settings["latent_dim"]),
+    "torus": lambda settings: Torus(settings["latent_dim"]),
+    "ring-torus": lambda settings: RingTorus(settings["major"], settings["minor"]),
+    "polynomial": lambda settings: PolynomialSurface.from_numbers(
+        settings["coefficients"], settings["rotation"]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FILES_OF_SURFACES)
+def test_simulated_points_lie_on_the_chart_and_agree_about_the_volume(name, tmp_path):
+    path = tmp_path / "points.root"
+    command = [name, "--theta", "0.4", "--events", "500", "--seed", "2", "--out", str(path)]
+    assert simulate(command) == 0
+    events = read_events(path)
+    assert events.metadata.simulator is not None
+    chart = FILES_OF_SURFACES[name](events.metadata.simulator.settings)
+    units = Standardizer.fit(events.x)
+    chart.standardised(units.mean, units.std)
+    x = torch.from_numpy(units.transform(events.x))
+    torch.testing.assert_close(chart.project(x), x, atol=1e-10, rtol=0)
+
+    names = [*events.observable_names, "log_density"]
+    log_density = torch.from_numpy(read_events(path, observables=names).x[:, -1])
+    chart.standardised(np.zeros_like(units.mean), np.ones_like(units.std))
+    u = chart.encode(torch.from_numpy(events.x))
+    log_p = LOG_DENSITY_OF_LATENTS[name](u)
+    torch.testing.assert_close(log_p - chart.log_volume(u), log_density, atol=1e-9, rtol=0)
+
+
+def _von_mises_chain(u: Tensor) -> Tensor:
+    """Angles around 0.4, then each around the one before; concentration 1."""
+    start = torch.full_like(u[:, :1], 0.4)
+    steps = torch.diff(torch.cat([start, u], dim=1), dim=1)
+    return (torch.cos(steps) - math.log(2 * math.pi * float(np.i0(1.0)))).sum(dim=1)
+
+
+def _fisher_on_the_sphere(u: Tensor) -> Tensor:
+    """exp(mu . x) / (4 pi sinh 1) with the stereographic volume 4 / (|u|^2 + 1)^2."""
+    s = u.square().sum(dim=1) + 1
+    cosine = (2 * u[:, 0] * math.cos(0.4) + 2 * u[:, 1] * math.sin(0.4)) / s
+    return cosine - math.log(4 * math.pi * math.sinh(1)) + torch.log(4 / s.square())
+
+
+def _two_normals(u: Tensor) -> Tensor:
+    parts = []
+    for share, centre, width in ((0.6, (1.0, -1.0), 2.0), (0.4, (-1.0, 1.0), 0.6 + 0.4 * 0.4)):
+        square = (u - torch.tensor(centre, dtype=u.dtype)).square().sum(dim=1)
+        density = torch.exp(-0.5 * square / width**2) / (2 * math.pi * width**2)
+        parts.append(share * density)
+    return torch.log(parts[0] + parts[1])
+
+
+LOG_DENSITY_OF_LATENTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "circle": _von_mises_chain,
+    "sphere": _fisher_on_the_sphere,
+    "torus": _von_mises_chain,
+    "ring-torus": _von_mises_chain,
+    "polynomial": _two_normals,
+}
 
 
 # Collider events
