@@ -1,8 +1,9 @@
 """Constraints discovered in a sample: the surface on which the events lie."""
 
 from mflow_sbi.constraints.dictionary import Dictionary
-from mflow_sbi.constraints.discovery import Discovery, discover_constraints
+from mflow_sbi.constraints.discovery import discover_constraints
 from mflow_sbi.constraints.polynomials import Constraints
 from mflow_sbi.constraints.projection import project
+from mflow_sbi.constraints.report import Discovery
 
 __all__ = ["Constraints", "Dictionary", "Discovery", "discover_constraints", "project"]

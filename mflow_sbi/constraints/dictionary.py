@@ -2,12 +2,12 @@ r"""Monomials of the observables and what the rounding of the observables does t
 
     phi_t(y) = prod_s g_{a_ts}(y),      g = (1, y_1 .. y_n, sinh y_i for small-range i)
 
-    delta phi_t = precision sqrt(sum_i (y_i d phi_t / d y_i)^2)
+    delta phi_t = precision sqrt(sum_i (size_i d phi_t / d y_i)^2),   size_i = max(|y_i|, spread_i)
 
 A monomial is a row of indices into the features g, padded with 0 (the constant feature).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
 from math import comb
@@ -46,11 +46,12 @@ class Dictionary:
             message = f"Dictionary: expected 0 <= low <= high <= 300, got {self.sinh_range}"
             raise ConfigurationError(message)
 
-    def features_of(self, y: Array) -> "Features":
-        """Return the features for events y, (N, n)."""
+    def features_of(self, y: Array, spread: Array) -> "Features":
+        """Return the features for events y, (N, n), of standard deviations spread, (n,)."""
         low, high = self.sinh_range
         largest = np.abs(y).max(axis=0)
-        return Features(y.shape[1], tuple(np.flatnonzero((low <= largest) & (largest < high))))
+        sinh_of = np.flatnonzero((low <= largest) & (largest < high))
+        return Features(tuple(spread.tolist()), tuple(sinh_of.tolist()))
 
 
 @dataclass(frozen=True)
@@ -58,12 +59,17 @@ class Features:
     """The feature vector g(y) = (1, y, sinh y_i), of length 1 + n + S.
 
     Args:
-        ambient_dim: n.
+        spread: standard deviations of the n observables; smaller values are no more precise.
         sinh_of: the S observables with a sinh.
     """
 
-    ambient_dim: int
+    spread: tuple[float, ...]
     sinh_of: tuple[int, ...]
+
+    @property
+    def ambient_dim(self) -> int:
+        """Number of observables, n."""
+        return len(self.spread)
 
     @property
     def n_features(self) -> int:
@@ -75,6 +81,10 @@ class Features:
         """Return the observable behind each feature, (1 + n + S,); -1 for the constant."""
         return np.array([-1, *range(self.ambient_dim), *self.sinh_of])
 
+    def sizes(self, y: Array) -> Array:
+        """Return max(|y_i|, spread_i), which the relative precision refers to, (N, n)."""
+        return np.maximum(np.abs(y), self.spread)
+
     def values(self, y: Array) -> tuple[Array, Array]:
         """Return g(y) and dg_f / dy_{observable(f)}, both (N, 1 + n + S)."""
         small = y[:, list(self.sinh_of)]
@@ -83,10 +93,10 @@ class Features:
         slope = np.hstack([0 * one, np.ones_like(y), np.cosh(small)])
         return g, slope
 
-    def monomials(self, kept: Sequence[int], degree: int) -> Array:
+    def monomials(self, kept: Iterable[int], degree: int) -> Array:
         """Return all monomials up to a degree in the kept features, (T, degree).
 
-        >>> Features(2, ()).monomials([1, 2], 2).tolist()
+        >>> Features((1.0, 1.0), ()).monomials([1, 2], 2).tolist()
         [[0, 0], [0, 1], [0, 2], [1, 1], [1, 2], [2, 2]]
         """
         return np.array(list(combinations_with_replacement([0, *kept], degree)), dtype=np.int64)
@@ -118,7 +128,9 @@ class Features:
         Factors add linearly: sum_s |slope y / g| |phi|, so that y_i^2 has 2 |y_i^2|.
         """
         g, slope = self.values(y)
-        scaled = np.abs(slope * np.hstack([np.ones((len(y), 1)), y[:, self.observable[1:]]]))
+        scaled = np.abs(
+            slope * np.hstack([np.ones((len(y), 1)), self.sizes(y)[:, self.observable[1:]]])
+        )
         size = np.abs(g[:, monomials].prod(axis=2))
         error = np.zeros_like(size)
         for s in range(monomials.shape[1]):

@@ -4,13 +4,11 @@ r"""Which polynomial constraints does a sample obey to the precision of its numb
 2. Polynomials in the remaining features that vanish: all others, modulo the linear ones.
 3. The rank of all their gradients at points of the sample is the codimension.  Judged by its gap,
    with the median over the points, and by whether a ten times larger threshold changes it.
-4. A minimal set of that many sparse polynomials, each verified on events not used before: its
-   values must be explained by the rounding of the observables, propagated through its gradient.
+4. A minimal set of that many sparse polynomials, each verified on events not used before.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import torch
@@ -18,13 +16,15 @@ from numpy.typing import ArrayLike
 from scipy.linalg import qr
 
 from mflow_sbi.constraints.dictionary import Dictionary, Features
+from mflow_sbi.constraints.minimal import Candidates
 from mflow_sbi.constraints.nullspace import NullSpace, null_space
 from mflow_sbi.constraints.polynomials import Constraints
-from mflow_sbi.constraints.sparse import Polynomial, circuit_polynomial, find_circuits
+from mflow_sbi.constraints.report import Discovery
+from mflow_sbi.constraints.sparse import Polynomial
 from mflow_sbi.errors import EventDataError, ShapeError
 from mflow_sbi.interfaces import Array
 
-__all__ = ["Discovery", "discover_constraints"]
+__all__ = ["discover_constraints"]
 
 FLOAT32 = 2.0**-24
 FLOAT64 = 2.0**-48
@@ -36,85 +36,12 @@ THRESHOLD = 5.0
 MIN_GAP = 2.0
 """Decades by which the gradients' rank must stand out, median over points."""
 
-N_EVENTS = 4000
+MIN_CONDITIONING = 1e-7
+
+N_EVENTS = 5000
+"""Events used, 4 of 5 for the search and the rest for verification."""
+
 N_POINTS = 16
-N_BASES = 150
-Verdict = Literal["exact", "inconclusive", "none"]
-
-
-@dataclass(frozen=True)
-class Discovery:
-    """What a sample says about the surface it lies on.
-
-    Args:
-        verdict: "exact": the constraints hold to the precision and stand out; "none": no
-            polynomial of the dictionary vanishes; "inconclusive": some do, but their number or
-            their independence is not clear.
-        reason: the verdict in words.
-        constraints: a minimal independent set; None unless exact.
-        codimension: rank of the gradients (of what was found, if inconclusive).
-        latent_dim: n - codimension.
-        n_linear: vanishing polynomials of degree one in the features.
-        n_vanishing: all vanishing polynomials of the dictionary, products of others included.
-        singular_value_gap: decades between the vanishing and the other polynomials.
-        gradient_gaps: decades by which the gradients' rank stands out, at each point.
-        codimensions: rank of the gradients at each point.
-        precision: relative precision of the observables that was assumed.
-        largest_residual: of any constraint on events not used in the search, in units of the
-            propagated precision.
-        conditioning: smallest over events of s_min / s_max of the normalised gradients.
-        names: of the observables.
-        dictionary: the assumption made.
-        features: the features it meant for these events.
-        polynomials: the constraints in physical units.
-    """
-
-    verdict: Verdict
-    reason: str
-    constraints: Constraints | None
-    codimension: int
-    latent_dim: int
-    n_linear: int
-    n_vanishing: int
-    singular_value_gap: float
-    gradient_gaps: tuple[float, ...]
-    codimensions: tuple[int, ...]
-    precision: float
-    largest_residual: float
-    conditioning: float
-    names: tuple[str, ...]
-    dictionary: Dictionary
-    features: Features
-    polynomials: tuple[Polynomial, ...]
-    residuals: tuple[float, ...]
-
-    def describe(self) -> str:
-        """Return the verdict, the dictionary and the constraints, one a line."""
-        sinh = ", ".join(self.names[i] for i in self.features.sinh_of) or "none"
-        gaps = f"{np.median(self.gradient_gaps):.1f}" if self.gradient_gaps else "-"
-        lines = [
-            f"{self.verdict}: {self.reason}",
-            f"dictionary: monomials to degree {self.dictionary.degree} of {len(self.names)} "
-            f"observables and sinh of ({sinh}); relative precision {self.precision:.1e}",
-            f"{self.n_vanishing} vanishing polynomials ({self.n_linear} linear), "
-            f"{self.singular_value_gap:.1f} decades below the next; rank of the gradients "
-            f"{self.codimension}, median gap {gaps} decades",
-        ]
-        for polynomial, residual in zip(self.polynomials, self.residuals, strict=True):
-            lines.append(f"{self._sentence(polynomial)} = 0  (largest |residual| {residual:.1e})")
-        return "\n".join(lines)
-
-    def _sentence(self, polynomial: Polynomial) -> str:
-        labels = ["", *self.names, *(f"sinh({self.names[i]})" for i in self.features.sinh_of)]
-        words = []
-        for factors, c in zip(polynomial.monomials, polynomial.coefficients, strict=True):
-            counts = {labels[f]: int(np.sum(factors == f)) for f in factors if f}
-            product = " ".join(f"{k}^{v}" if v > 1 else k for k, v in counts.items())
-            size = "" if abs(c) == 1 and product else f"{abs(c):.8g} "
-            words.append((c < 0, (size + product).strip()))
-        words.sort(key=lambda word: word[0])
-        text = " ".join(f"{'-' if negative else '+'} {word}" for negative, word in words)
-        return text.removeprefix("+ ")
 
 
 def discover_constraints(
@@ -136,7 +63,8 @@ def discover_constraints(
         std: likewise, (n,).
         names: of the observables.
         dictionary: monomials that may take part.
-        precision: relative error of the observables; None: that of float32 if all numbers are
+        precision: error of the observables relative to their size or their spread,
+            whichever is larger; None: that of float32 if all numbers are
             float32 ones, otherwise that of float64, and if nothing is found, of float32.
         weights: of the events, (N,), not negative; equal if left out.
         seed: of the choice of events.
@@ -146,27 +74,31 @@ def discover_constraints(
         EventDataError: values that are not finite, or fewer events than the dictionary needs.
     """
     y = np.asarray(x_physical, dtype=np.float64)
-    names, weight = _checked(y, mean, std, names, weights)
-    scales = (np.asarray(mean, dtype=np.float64), np.asarray(std, dtype=np.float64))
-    order = np.random.default_rng(seed).permutation(np.flatnonzero(weight > 0))
-    order = order[: N_EVENTS * 5 // 4]
+    labels, weight = _checked(y, mean, std, names, weights)
+    order = np.random.default_rng(seed).permutation(np.flatnonzero(weight > 0))[:N_EVENTS]
     y, weight = y[order], weight[order]
+    dictionary = dictionary or Dictionary()
+    features = dictionary.features_of(y, np.asarray(std, dtype=np.float64))
     if precision is not None:
         ladder: tuple[float, ...] = (precision,)
-    elif np.array_equal(y, y.astype(np.float32)):
-        ladder = (FLOAT32,)
     else:
-        ladder = (FLOAT64, FLOAT32)
-    dictionary = dictionary or Dictionary()
-    best: Discovery | None = None
-    for value in ladder:
-        search = _Search(y, weight, scales, names, dictionary, value, seed)
-        found = search.run()
-        if found.verdict == "exact":
-            return found
-        best = found if best is None or found.verdict == "inconclusive" else best
-    assert best is not None  # noqa: S101
-    return best
+        is_float32 = np.array_equal(y, y.astype(np.float32))
+        ladder = (FLOAT32,) if is_float32 else (FLOAT64, FLOAT32)
+    found = [
+        _Search(y, weight, labels, dictionary, features, ladder[0], seed).run(),
+    ]
+    if found[0].verdict != "exact" and len(ladder) > 1:
+        found.append(_Search(y, weight, labels, dictionary, features, ladder[1], seed).run())
+    order_of_verdicts = ("exact", "inconclusive", "none")
+    best = min(found, key=lambda discovery: order_of_verdicts.index(discovery.verdict))
+    if best.verdict != "exact":
+        return best
+    constraints = _as_module(features, best.polynomials, np.asarray(mean, dtype=np.float64), y)
+    conditioning = _conditioning(constraints, y)
+    if conditioning < MIN_CONDITIONING:
+        reason = "the constraints' gradients are dependent at some events"
+        return replace(best, verdict="inconclusive", reason=reason, conditioning=conditioning)
+    return replace(best, conditioning=conditioning, constraints=constraints)
 
 
 def _checked(
@@ -203,214 +135,168 @@ def _checked(
 
 @dataclass(frozen=True)
 class _Search:
+    """One search at one precision."""
+
     y: Array
     weight: Array
-    scales: tuple[Array, Array]
     names: tuple[str, ...]
     dictionary: Dictionary
+    features: Features
     precision: float
     seed: int
 
     @property
-    def features(self) -> Features:
-        return self.dictionary.features_of(self.y)
+    def n_fit(self) -> int:
+        return len(self.y) * 4 // 5
 
     def run(self) -> Discovery:
-        features = self.features
-        n_fit = len(self.y) * 4 // 5
-        linear, rest = self._null_spaces(features, n_fit)
-        spaces = [linear] if rest is None else [linear, rest]
+        spaces = self._null_spaces()
         points = self.y[:: max(len(self.y) // N_POINTS, 1)][:N_POINTS]
-        gradients = self._gradients(features, points, spaces, THRESHOLD)
-        blank = self._blank(features, spaces, linear)
-        if gradients.shape[1] == 0:
-            return blank
+        values, gradients = self._at(points, spaces, THRESHOLD)
+        found = self._counts(spaces)
+        if not gradients.shape[1]:
+            return found
         codimensions, gaps, conormals = _ranks(gradients)
-        loose = _ranks(self._gradients(features, points, spaces, 10 * THRESHOLD))[0]
         m = int(np.median(codimensions))
         found = replace(
-            blank,
+            found,
             verdict="inconclusive",
             codimension=m,
-            latent_dim=features.ambient_dim - m,
             gradient_gaps=tuple(gaps),
             codimensions=tuple(codimensions),
         )
-        same = [p for p, c in enumerate(codimensions) if c == m]
+        same = np.flatnonzero(np.array(codimensions) == m)
         if np.median(gaps) < MIN_GAP or 2 * len(same) <= len(codimensions):
             reason = (
-                f"the rank of the gradients stands out by {np.median(gaps):.1f} decades only "
+                f"the rank of the gradients stands out by {np.median(gaps):.1f} decades "
                 f"(expected {MIN_GAP}); ranks {sorted(set(codimensions))} at {len(gaps)} points"
             )
             return replace(found, reason=reason)
-        normals = np.stack([conormals[p][:m] for p in same])
-        chosen = self._sparse(features, normals, points[same], m, n_fit)
-        return self._verdict(found, chosen, m, int(np.median(loose)), n_fit)
+        if self._distance(points, values, gradients, m) > 2 * THRESHOLD:
+            reason = (
+                "only products of near-constraints vanish: the events lie further from the zero "
+                "set than their precision"
+            )
+            return replace(found, verdict="none", reason=reason, codimension=0)
+        loose = _ranks(self._at(points, spaces, 10 * THRESHOLD)[1])[0]
+        polynomials = self._minimal(spaces, points[same], conormals[same][:, :m], m)
+        return self._judge(found, polynomials, int(np.median(loose)))
 
-    def _null_spaces(self, features: Features, n_fit: int) -> tuple[NullSpace, NullSpace | None]:
-        y, weight = self.y[:n_fit], self.weight[:n_fit]
-        everything = range(1, features.n_features + 1)
-        self._require_events(features.n_features + 1, 1, n_fit)
-        linear = null_space(features, y, features.monomials(everything, 1), self.precision, weight)
+    def _null_spaces(self) -> list[NullSpace]:
+        """Return the linear combinations, then those of higher degree modulo the linear ones."""
+        everything = np.arange(1, self.features.n_features + 1)
+        linear = self._null_space(everything, 1)
         if self.dictionary.degree == 1:
-            return linear, None
-        null = linear.below(THRESHOLD)
-        # the constant (column 0) is never eliminated
-        gone = qr(null[:, 1:], mode="r", pivoting=True)[1][: len(null)] + 1 if len(null) else []
-        kept = np.setdiff1d(np.arange(1, features.n_features + 1), gone)
-        monomials = features.monomials(kept, self.dictionary.degree)
-        self._require_events(len(monomials), self.dictionary.degree, n_fit)
-        return linear, null_space(features, y, monomials, self.precision, weight)
+            return [linear]
+        null = linear.below(THRESHOLD)[:, 1:]  # the constant is never eliminated
+        gone: Array = np.zeros(0, dtype=np.int64)
+        if len(null):
+            _, pivots = qr(null, mode="r", pivoting=True)
+            gone = everything[np.asarray(pivots)[: len(null)]]
+        return [linear, self._null_space(np.setdiff1d(everything, gone), self.dictionary.degree)]
 
-    def _require_events(self, n_columns: int, degree: int, n_fit: int) -> None:
-        needed = n_columns * 3 // 2
-        if n_fit < needed:
+    def _null_space(self, kept: Array, degree: int) -> NullSpace:
+        n_columns = self.features.count(len(kept), degree)
+        needed = -(-n_columns * 15 // 8)
+        if len(self.y) < needed:
             message = (
-                f"discover_constraints: {n_columns} monomials to degree {degree} need at least "
-                f"{-(-needed * 5 // 4)} events, got {len(self.y)}; give more events, fewer "
-                "observables, or a smaller dictionary, e.g. Dictionary(degree=1)"
+                f"discover_constraints: {n_columns} monomials to degree {degree} of {len(kept)} "
+                f"features need at least {needed} events, got {len(self.y)}; give more events, "
+                "fewer observables, or a smaller dictionary, e.g. Dictionary(degree=1)"
             )
             raise EventDataError(message)
+        monomials = self.features.monomials(kept.tolist(), degree)
+        y, weight = self.y[: self.n_fit], self.weight[: self.n_fit]
+        return null_space(self.features, y, monomials, self.precision, weight)
 
-    def _gradients(
-        self, features: Features, points: Array, spaces: list[NullSpace], threshold: float
-    ) -> Array:
-        """Return std dF/dy of all vanishing polynomials, in units of precision, (P, K, n)."""
-        blocks = []
+    def _at(self, points: Array, spaces: list[NullSpace], limit: float) -> tuple[Array, Array]:
+        """Return F, (P, K), and std dF/dy, (P, K, n), of the vanishing polynomials.
+
+        In units of the propagated precision, each point's monomials scaled to rms 1.
+        """
+        values, gradients = [], []
         for space in spaces:
-            null = space.below(threshold) / space.scale
-            design = features.evaluate(points, space.monomials) * self.precision / space.scale
-            size = np.sqrt(np.mean(np.square(design * 1.0), axis=1))[:, None, None]
-            gradient = np.einsum(
-                "kt,pti->pki", null, features.gradients(points, space.monomials), optimize=True
+            null = space.below(limit) / space.scale
+            design = self.features.evaluate(points, space.monomials)
+            size = np.sqrt(np.mean(np.square(design * self.precision / space.scale), axis=1))
+            slopes = self.features.gradients(points, space.monomials) * self.features.spread
+            values.append(design @ null.T / size[:, None])
+            gradients.append(
+                np.einsum("kt,pti->pki", null, slopes, optimize=True) / size[:, None, None]
             )
-            blocks.append(gradient * self.scales[1] / size)
-        return np.concatenate(blocks, axis=1)
+        return np.concatenate(values, axis=1), np.concatenate(gradients, axis=1)
 
-    def _blank(self, features: Features, spaces: list[NullSpace], linear: NullSpace) -> Discovery:
-        degree, n_linear = self.dictionary.degree, len(linear.below(THRESHOLD))
+    def _distance(self, points: Array, values: Array, gradients: Array, m: int) -> float:
+        """Return the events' distance from the zero set in units of the precision, median."""
+        units = self.precision * self.features.sizes(points) / np.asarray(self.features.spread)
+        left, singular, _ = np.linalg.svd(gradients * units[:, None], full_matrices=False)
+        steps = np.einsum("pkj,pk->pj", left[:, :, :m], values) / singular[:, :m]
+        return float(np.median(np.sqrt(np.mean(np.square(steps), axis=1))))
+
+    def _counts(self, spaces: list[NullSpace]) -> Discovery:
+        n_linear = len(spaces[0].below(THRESHOLD))
         n_vanishing = n_linear
         if len(spaces) > 1:
-            n_all = features.n_features
-            products = features.count(n_all, degree) - features.count(n_all - n_linear, degree)
+            n, degree = self.features.n_features, self.dictionary.degree
+            products = self.features.count(n, degree) - self.features.count(n - n_linear, degree)
             n_vanishing = products + len(spaces[1].below(THRESHOLD))
         return Discovery(
             verdict="none",
             reason="no polynomial of the dictionary vanishes at this precision",
-            constraints=None,
-            codimension=0,
-            latent_dim=features.ambient_dim,
-            n_linear=n_linear,
-            n_vanishing=n_vanishing,
-            singular_value_gap=spaces[-1].largest_gap_at(THRESHOLD),
-            gradient_gaps=(),
-            codimensions=(),
-            precision=self.precision,
-            largest_residual=float("nan"),
-            conditioning=float("nan"),
             names=self.names,
             dictionary=self.dictionary,
-            features=features,
-            polynomials=(),
-            residuals=(),
+            features=self.features,
+            precision=self.precision,
+            n_linear=n_linear,
+            n_vanishing=n_vanishing,
+            singular_value_gap=spaces[-1].gap_at(THRESHOLD),
         )
 
-    def _sparse(
-        self, features: Features, normals: Array, points: Array, m: int, n_fit: int
-    ) -> list[Polynomial]:
+    def _minimal(
+        self, spaces: list[NullSpace], points: Array, conormals: Array, m: int
+    ) -> tuple[Polynomial, ...]:
         """Return up to m independent sparse polynomials that stand verification."""
-        y, weight = self.y[:n_fit], self.weight[:n_fit]
-        generator = np.random.default_rng(self.seed)
-        chosen: list[Polynomial] = []
-        span = _Span(len(points), features.ambient_dim)
-        for circuit in find_circuits(normals, N_BASES, generator):
-            if len(chosen) == m:
-                break
-            inside = _direction_within(normals, circuit)
-            if inside is None or span.gain(inside) < 0.02:
-                continue
-            polynomial = circuit_polynomial(
-                features, y, circuit, self.dictionary.degree, self.precision, THRESHOLD, weight
-            )
-            if polynomial is None or not self._holds(features, polynomial, n_fit):
-                continue
-            gradient = polynomial.gradients(features, points) * self.scales[1]
-            if span.gain(gradient) > 0.02:
-                span.add(gradient)
-                chosen.append(polynomial)
-        return chosen
+        search = Candidates(
+            self.features,
+            self.y[: self.n_fit],
+            self.weight[: self.n_fit],
+            self.y[self.n_fit :],
+            points,
+            self.precision,
+            THRESHOLD,
+            self.seed,
+        )
+        _, flat = self._at(points, spaces[:1], THRESHOLD)
+        if flat.shape[1]:
+            search.collect(_ranks(flat)[2][:, : flat.shape[1]], min(flat.shape[1], m), 1)
+        search.collect(conormals, m, self.dictionary.degree)
+        for space in reversed(spaces):
+            search.collect_combinations(space, m)
+        return tuple(search.chosen)
 
-    def _holds(self, features: Features, polynomial: Polynomial, n_fit: int) -> bool:
-        residual = polynomial.residual(features, self.y[n_fit:], self.precision)
-        return bool(np.quantile(residual, 0.99) < 2 * THRESHOLD)
-
-    def _verdict(
-        self, found: Discovery, chosen: list[Polynomial], m: int, loose: int, n_fit: int
+    def _judge(
+        self, found: Discovery, polynomials: tuple[Polynomial, ...], loose: int
     ) -> Discovery:
-        features, fresh = found.features, self.y[n_fit:]
-        if not chosen:
-            reason = "what vanishes are products of near-constraints: none stands verification"
-            return replace(
-                found,
-                verdict="none",
-                reason=reason,
-                codimension=0,
-                latent_dim=features.ambient_dim,
-            )
+        m, fresh = found.codimension, self.y[self.n_fit :]
+        if not polynomials:
+            return replace(found, reason=f"none of {m} constraints stands verification")
+        residuals = [p.residual(self.features, fresh, self.precision) for p in polynomials]
         found = replace(
             found,
-            polynomials=tuple(chosen),
-            residuals=tuple(float(np.abs(p.values(features, fresh)).max()) for p in chosen),
-            largest_residual=max(
-                float(p.residual(features, fresh, self.precision).max()) for p in chosen
+            polynomials=polynomials,
+            residuals=tuple(
+                float(np.abs(p.values(self.features, fresh)).max()) for p in polynomials
             ),
+            largest_residual=float(np.max(residuals)),
         )
-        if len(chosen) < m:
-            reason = f"{len(chosen)} of {m} constraints stand verification"
-            return replace(found, reason=reason)
-        constraints = _as_module(features, chosen, self.scales, self.y)
-        conditioning = _conditioning(constraints, self.y, self.scales)
-        found = replace(found, conditioning=conditioning)
-        if loose != m:
+        if len(polynomials) < m:
+            reason = f"{len(polynomials)} of {m} constraints stand verification"
+        elif loose != m:
             reason = f"at a ten times larger threshold the codimension is {loose} instead of {m}"
-            return replace(found, reason=reason)
-        if conditioning < 1e-7:
-            return replace(found, reason="the constraints' gradients are dependent at some events")
-        reason = f"{m} constraints, a surface of {found.latent_dim} dimensions"
-        return replace(found, verdict="exact", reason=reason, constraints=constraints)
-
-
-class _Span:
-    """Orthonormal gradients chosen so far, at each point."""
-
-    def __init__(self, n_points: int, n: int) -> None:
-        self._basis = np.zeros((n_points, 0, n))
-
-    def _rest(self, gradient: Array) -> Array:
-        unit = gradient / np.linalg.norm(gradient, axis=1, keepdims=True)
-        for _ in range(2):
-            unit = unit - np.einsum(
-                "pk,pki->pi", np.einsum("pki,pi->pk", self._basis, unit), self._basis
-            )
-        return unit
-
-    def gain(self, gradient: Array) -> float:
-        """Return the median over points of the part of a unit gradient outside the span."""
-        return float(np.median(np.linalg.norm(self._rest(gradient), axis=1)))
-
-    def add(self, gradient: Array) -> None:
-        rest = self._rest(gradient)
-        rest /= np.linalg.norm(rest, axis=1, keepdims=True)
-        self._basis = np.concatenate([self._basis, rest[:, None]], axis=1)
-
-
-def _direction_within(normals: Array, circuit: Sequence[int]) -> Array | None:
-    """Return the conormal that is closest to living on the circuit's observables, (P, n)."""
-    outside = np.setdiff1d(np.arange(normals.shape[2]), circuit)
-    if not len(outside):
-        return normals[:, 0]
-    left, _, _ = np.linalg.svd(normals[:, :, outside])
-    return np.einsum("pk,pki->pi", left[:, :, -1], normals)
+        else:
+            reason = f"{m} constraints, a surface of {found.latent_dim} dimensions"
+            return replace(found, verdict="exact", reason=reason)
+        return replace(found, reason=reason)
 
 
 def _ranks(gradients: Array) -> tuple[list[int], list[float], Array]:
@@ -425,10 +311,10 @@ def _ranks(gradients: Array) -> tuple[list[int], list[float], Array]:
 
 
 def _as_module(
-    features: Features, chosen: list[Polynomial], scales: tuple[Array, Array], y: Array
+    features: Features, chosen: Sequence[Polynomial], mean: Array, y: Array
 ) -> Constraints:
     """Return the polynomials as a module, each scaled to gradients of rms 1 (standardised)."""
-    mean, std = scales
+    std = np.asarray(features.spread)
     width = max(p.monomials.shape[1] for p in chosen)
     factors, owner, coefficients = [], [], []
     for k, polynomial in enumerate(chosen):
@@ -450,8 +336,9 @@ def _as_module(
     return module
 
 
-def _conditioning(constraints: Constraints, y: Array, scales: tuple[Array, Array]) -> float:
-    x = torch.from_numpy((y - scales[0]) / scales[1])
+def _conditioning(constraints: Constraints, y: Array) -> float:
+    """Return the smallest s_min / s_max of the normalised gradients over events."""
+    x = (torch.from_numpy(y) - constraints.mean) / constraints.std
     jacobian = constraints.with_jacobian(x)[1]
     unit = jacobian / torch.linalg.vector_norm(jacobian, dim=2, keepdim=True)
     squared = torch.linalg.eigvalsh(unit @ unit.mT)

@@ -37,7 +37,7 @@ class NullSpace:
         """Return the vectors with r < threshold, (K, T), scaled."""
         return self.vectors[self.residual < threshold]
 
-    def largest_gap_at(self, threshold: float) -> float:
+    def gap_at(self, threshold: float) -> float:
         """Return decades between the values on either side of the threshold; 0 if one is empty."""
         null, rest = self.residual[self.residual < threshold], self.residual
         rest = rest[rest >= threshold]

@@ -99,13 +99,18 @@ class Constraints(nn.Module):
         g, slope = self._features(x)
         factors = self._factors_of(g)
         n = self.ambient_dim
-        observable = torch.cat([self.sinh_of.new_zeros(1), torch.arange(n), self.sinh_of])
-        flat = g.new_zeros(self.n_constraints * n, g.shape[1])
+        observable = torch.cat(
+            [self.sinh_of.new_zeros(1), torch.arange(n, device=x.device), self.sinh_of]
+        )
+        pieces, places = [], []
         for s, chosen in enumerate(self.factors.T):
             terms = self.coefficients[:, None] * slope[chosen]
             for r, factor in enumerate(factors):
                 terms = terms if r == s else terms * factor
-            flat = flat.index_add(0, self.owner * n + observable[chosen], terms)
+            pieces.append(terms)
+            places.append(self.owner * n + observable[chosen])
+        flat = g.new_zeros(self.n_constraints * n, g.shape[1])
+        flat = flat.index_add_(0, torch.cat(places), torch.cat(pieces))
         jacobian = flat.T.reshape(-1, self.n_constraints, n)
         return self._sum(factors).T, jacobian
 

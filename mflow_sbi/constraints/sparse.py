@@ -1,9 +1,7 @@
-r"""Sparse polynomials: one per small set of dependent observables.
+r"""Sparse vanishing polynomials, one per small set of dependent observables.
 
-A constraint between few observables is a *circuit* of the surface: a minimal set of observables
-whose differentials are linearly dependent on every tangent space.  Circuits are read off tangent
-frames (fundamental circuits of many bases, by pivoted QR); the polynomial of a circuit is the
-vanishing combination of the few monomials in its observables.
+The polynomial of a circuit (`circuits`) is the vanishing combination of the few monomials in its
+observables.  Where a constraint is no circuit's, it is a vanishing combination of least L1 norm.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,17 +9,17 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
-from scipy.linalg import qr
 
 from mflow_sbi.constraints.dictionary import Features
-from mflow_sbi.constraints.nullspace import null_space
+from mflow_sbi.constraints.nullspace import NullSpace, null_space
 from mflow_sbi.interfaces import Array
 
-__all__ = ["Polynomial", "circuit_polynomial", "find_circuits"]
+__all__ = ["Polynomial", "circuit_polynomial", "nullspace_polynomials", "prune"]
 
-_SUPPORT_LEVELS = (3e-2, 1e-3, 1e-4)
 _SNAP_RELATIVE = 1e-3
 _LARGEST_INTEGER = 8
+_N_COLUMNS = 10
+_SMALLEST_TERM = 1e-5
 
 
 @dataclass(frozen=True)
@@ -45,43 +43,14 @@ class Polynomial:
         return np.einsum("ati,t->ai", features.gradients(y, self.monomials), self.coefficients)
 
     def rounding(self, features: Features, y: Array, precision: float) -> Array:
-        """Return what errors `precision` y_i of the observables do to F, (N,)."""
-        spread = np.linalg.norm(self.gradients(features, y) * y, axis=1)
+        """Return what errors `precision` size_i of the observables do to F, (N,)."""
+        spread = np.linalg.norm(self.gradients(features, y) * features.sizes(y), axis=1)
         terms = np.abs(features.evaluate(y, self.monomials)) @ np.abs(self.coefficients)
         return precision * spread + 2.0**-52 * terms + np.finfo(float).tiny
 
     def residual(self, features: Features, y: Array, precision: float) -> Array:
         """Return |F| in units of its propagated rounding, (N,)."""
         return np.abs(self.values(features, y)) / self.rounding(features, y, precision)
-
-
-def find_circuits(
-    conormals: Array, n_bases: int, generator: np.random.Generator
-) -> list[tuple[int, ...]]:
-    """Return sets of dependent observables, smallest first.
-
-    Args:
-        conormals: orthonormal gradients of the constraints at P points, (P, m, n).
-        n_bases: number of bases tried.
-        generator: of the random preferences among the observables.
-    """
-    n_points, m, n = conormals.shape
-    found: set[tuple[int, ...]] = set()
-    for k in range(n_bases):
-        preference = np.exp(generator.uniform(0, 7, n))
-        normal = conormals[k % n_points]
-        # the m dependent observables are pivots of the conormals: normal[:, dependent] invertible
-        dependent = qr(normal * preference, mode="r", pivoting=True)[1][:m]
-        free = np.setdiff1d(np.arange(n), dependent)
-        chosen = [k % n_points, (k + 1) % n_points, (k + 2) % n_points]
-        solved = np.abs(
-            np.linalg.solve(conormals[chosen][:, :, dependent], conormals[chosen][:, :, free])
-        ).max(axis=0)
-        for level in _SUPPORT_LEVELS:
-            for row, observable in zip(solved, dependent, strict=True):
-                support = free[row > level * max(row.max(), 1.0)]
-                found.add(tuple(sorted((int(observable), *map(int, support)))))
-    return sorted(found, key=lambda circuit: (len(circuit), circuit))
 
 
 def circuit_polynomial(
@@ -103,7 +72,7 @@ def circuit_polynomial(
         n_rows = min(len(y), max(400, 5 * len(monomials)))
         found = null_space(features, y[:n_rows], monomials, precision, weight[:n_rows])
         if found.residual[-1] < threshold:
-            return _prune(features, y[:n_rows], found.monomials, precision, weight[:n_rows])
+            return prune(features, y[:n_rows], found.monomials, precision, weight[:n_rows])
     return None
 
 
@@ -118,7 +87,7 @@ def _dictionaries(features: Features, circuit: Sequence[int], degree: int) -> It
             yield features.monomials(plain + curved, d)
 
 
-def _prune(
+def prune(
     features: Features, y: Array, monomials: Array, precision: float, weight: Array
 ) -> Polynomial:
     """Return the null vector with as few terms as the residual allows, coefficients snapped."""
@@ -164,3 +133,26 @@ def _nearest_fraction(value: float) -> float:
     if near == 0 or abs(near.numerator) > _LARGEST_INTEGER:
         return value
     return float(near) if abs(float(near) - value) <= _SNAP_RELATIVE * abs(value) else value
+
+
+def nullspace_polynomials(space: NullSpace, threshold: float, first: int) -> Iterator[Polynomial]:
+    """Yield sparse combinations of the vanishing vectors, beginning with one of them.
+
+        min |v|_1  over v in the null space with v_c = 1,   for c among the first vector's largest
+
+    Args:
+        space: singular vectors.
+        threshold: on the residual of vanishing ones.
+        first: which of the vanishing vectors names the columns c.
+    """
+    null = space.below(threshold)
+    for column in np.argsort(-np.abs(null[first]))[:_N_COLUMNS]:
+        vector = null[first] / null[first, column]
+        for softening in np.geomspace(1.0, 1e-7, 30):
+            weighted = null / (np.abs(vector) + softening)
+            solved = np.linalg.lstsq(weighted @ null.T, null[:, column], rcond=None)[0]
+            vector = solved @ null
+            vector /= vector[column]
+        kept = np.abs(vector) > _SMALLEST_TERM * np.abs(vector).max()
+        coefficients = vector[kept] / space.scale[kept]
+        yield Polynomial(space.monomials[kept], coefficients / np.abs(coefficients).max())
