@@ -11,11 +11,17 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.linalg import qr
 
+from mflow_sbi.constraints.dictionary import Indices
 from mflow_sbi.interfaces import Array
 
-__all__ = ["Span", "conormal_within", "find_circuits"]
+__all__ = ["Span", "conormal_within", "find_circuits", "pivots"]
 
 _SUPPORT_LEVELS = (3e-2, 1e-3, 1e-4)
+
+
+def pivots(matrix: Array) -> Indices:
+    """Return the columns of a matrix (k, n) in the order of a pivoted QR, (n,)."""
+    return np.asarray(qr(matrix, mode="r", pivoting=True)[-1], dtype=np.int64)
 
 
 def find_circuits(
@@ -34,7 +40,7 @@ def find_circuits(
         preference = np.exp(generator.uniform(0, 7, n))
         normal = conormals[k % n_points]
         # the m dependent observables are pivots of the conormals: normal[:, dependent] invertible
-        dependent = qr(normal * preference, mode="r", pivoting=True)[1][:m]
+        dependent = pivots(normal * preference)[:m]
         free = np.setdiff1d(np.arange(n), dependent)
         chosen = [k % n_points, (k + 1) % n_points, (k + 2) % n_points]
         solved = np.abs(

@@ -13,11 +13,15 @@ from itertools import combinations_with_replacement
 from math import comb
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mflow_sbi.errors import ConfigurationError
 from mflow_sbi.interfaces import Array
 
-__all__ = ["Dictionary", "Features"]
+__all__ = ["Dictionary", "Features", "Indices"]
+
+Indices = NDArray[np.int64]
+"""Indices of features or observables."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ class Features:
         return self.ambient_dim + len(self.sinh_of)
 
     @property
-    def observable(self) -> Array:
+    def observable(self) -> Indices:
         """Return the observable behind each feature, (1 + n + S,); -1 for the constant."""
         return np.array([-1, *range(self.ambient_dim), *self.sinh_of])
 
@@ -93,7 +97,7 @@ class Features:
         slope = np.hstack([0 * one, np.ones_like(y), np.cosh(small)])
         return g, slope
 
-    def monomials(self, kept: Iterable[int], degree: int) -> Array:
+    def monomials(self, kept: Iterable[int], degree: int) -> Indices:
         """Return all monomials up to a degree in the kept features, (T, degree).
 
         >>> Features((1.0, 1.0), ()).monomials([1, 2], 2).tolist()
@@ -105,11 +109,11 @@ class Features:
         """Return the number of monomials up to a degree in n_kept features."""
         return comb(n_kept + degree, degree)
 
-    def evaluate(self, y: Array, monomials: Array) -> Array:
+    def evaluate(self, y: Array, monomials: Indices) -> Array:
         """Return phi_t(y), (N, T)."""
         return self.values(y)[0][:, monomials].prod(axis=2)
 
-    def gradients(self, y: Array, monomials: Array) -> Array:
+    def gradients(self, y: Array, monomials: Indices) -> Array:
         """Return d phi_t / d y_i, (N, T, n)."""
         g, slope = self.values(y)
         owner = self.observable
@@ -122,7 +126,7 @@ class Features:
             gradient[:, rows, variable[rows]] += factor[:, rows] * others[:, rows]
         return gradient
 
-    def relative_errors(self, y: Array, monomials: Array) -> Array:
+    def relative_errors(self, y: Array, monomials: Indices) -> Array:
         """Return an upper bound of delta phi_t / precision, (N, T); at least |phi_t|.
 
         Factors add linearly: sum_s |slope y / g| |phi|, so that y_i^2 has 2 |y_i^2|.

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from scipy.linalg import qr
 
-from mflow_sbi.constraints.dictionary import Dictionary, Features
+from mflow_sbi.constraints.circuits import pivots
+from mflow_sbi.constraints.dictionary import Dictionary, Features, Indices
 from mflow_sbi.constraints.minimal import Candidates
 from mflow_sbi.constraints.nullspace import NullSpace, null_space
 from mflow_sbi.constraints.polynomials import Constraints
@@ -184,18 +184,15 @@ class _Search:
 
     def _null_spaces(self) -> list[NullSpace]:
         """Return the linear combinations, then those of higher degree modulo the linear ones."""
-        everything = np.arange(1, self.features.n_features + 1)
+        everything = np.arange(1, self.features.n_features + 1, dtype=np.int64)
         linear = self._null_space(everything, 1)
         if self.dictionary.degree == 1:
             return [linear]
         null = linear.below(THRESHOLD)[:, 1:]  # the constant is never eliminated
-        gone: Array = np.zeros(0, dtype=np.int64)
-        if len(null):
-            _, pivots = qr(null, mode="r", pivoting=True)
-            gone = everything[np.asarray(pivots)[: len(null)]]
+        gone = everything[pivots(null)[: len(null)]] if len(null) else everything[:0]
         return [linear, self._null_space(np.setdiff1d(everything, gone), self.dictionary.degree)]
 
-    def _null_space(self, kept: Array, degree: int) -> NullSpace:
+    def _null_space(self, kept: Indices, degree: int) -> NullSpace:
         n_columns = self.features.count(len(kept), degree)
         needed = -(-n_columns * 15 // 8)
         if len(self.y) < needed:

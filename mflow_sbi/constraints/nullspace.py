@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mflow_sbi.constraints.dictionary import Features
+from mflow_sbi.constraints.dictionary import Features, Indices
 from mflow_sbi.interfaces import Array
 
 __all__ = ["NullSpace", "null_space"]
@@ -28,7 +28,7 @@ class NullSpace:
         vectors: unit vectors as rows, (T, T).
     """
 
-    monomials: Array
+    monomials: Indices
     scale: Array
     residual: Array
     vectors: Array
@@ -47,7 +47,7 @@ class NullSpace:
 
 
 def null_space(
-    features: Features, y: Array, monomials: Array, precision: float, weight: Array
+    features: Features, y: Array, monomials: Indices, precision: float, weight: Array
 ) -> NullSpace:
     """Return the singular vectors of the monomials in units of the propagated precision.
 

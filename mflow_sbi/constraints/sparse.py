@@ -10,7 +10,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from mflow_sbi.constraints.dictionary import Features
+from mflow_sbi.constraints.dictionary import Features, Indices
 from mflow_sbi.constraints.nullspace import NullSpace, null_space
 from mflow_sbi.interfaces import Array
 
@@ -31,7 +31,7 @@ class Polynomial:
         coefficients: (T,), the leading one 1.
     """
 
-    monomials: Array
+    monomials: Indices
     coefficients: Array
 
     def values(self, features: Features, y: Array) -> Array:
@@ -76,7 +76,7 @@ def circuit_polynomial(
     return None
 
 
-def _dictionaries(features: Features, circuit: Sequence[int], degree: int) -> Iterator[Array]:
+def _dictionaries(features: Features, circuit: Sequence[int], degree: int) -> Iterator[Indices]:
     plain = [i + 1 for i in circuit]
     curved = [
         1 + features.ambient_dim + k for k, i in enumerate(features.sinh_of) if i in set(circuit)
@@ -88,11 +88,11 @@ def _dictionaries(features: Features, circuit: Sequence[int], degree: int) -> It
 
 
 def prune(
-    features: Features, y: Array, monomials: Array, precision: float, weight: Array
+    features: Features, y: Array, monomials: Indices, precision: float, weight: Array
 ) -> Polynomial:
     """Return the null vector with as few terms as the residual allows, coefficients snapped."""
 
-    def fit(kept: Array) -> tuple[Array, float, Array]:
+    def fit(kept: Indices) -> tuple[Array, float, Array]:
         found = null_space(features, y, kept, precision, weight)
         return found.vectors[-1], float(found.residual[-1]), found.scale
 
