@@ -19,9 +19,8 @@ References:
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
-import numpy as np
 import torch
 from scipy.linalg import qr
 from torch import Tensor, nn
@@ -42,6 +41,7 @@ STEP_TOLERANCE = 1e-7
 SURFACE_TOLERANCE = 1e-9
 """Events closer to the surface than this are read as they are, without projection."""
 
+PATHS = 4
 PATH_POINTS = 12
 """Stations on the way from a known event to latents that Newton did not reach directly."""
 
@@ -212,10 +212,10 @@ class ImplicitChart(Chart):
             active = active[~close]
         return w, arrived
 
-    def _follow(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Return roots (N, k) followed from the nearest known event along a line, and flags."""
+    def _follow(self, u: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+        """Return roots (N, k) followed from the rank-th nearest known event, and flags (N,)."""
         from_u, _ = self._split(self.anchors)
-        nearest = torch.cdist(u, from_u).argmin(dim=-1)
+        nearest = torch.cdist(u, from_u).kthvalue(rank, dim=-1).indices
         begin, w = self._split(self.anchors[nearest])
         arrived = torch.ones(len(u), dtype=torch.bool, device=u.device)
         for t in torch.linspace(0, 1, PATH_POINTS + 1)[1:].tolist():
@@ -234,9 +234,11 @@ class ImplicitChart(Chart):
     def _root(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Return w (N, k) with G(u, w) = 0 and flags (N,): warm start, then paths if need be."""
         w, arrived = self._newton(u, self.start(u))
-        lost = torch.nonzero(~arrived)[:, 0]
-        if len(lost):
-            w[lost], arrived[lost] = self._follow(u[lost])
+        for rank in range(1, 1 + min(PATHS, len(self.anchors))):
+            lost = torch.nonzero(~arrived)[:, 0]
+            if not len(lost):
+                break
+            w[lost], arrived[lost] = self._follow(u[lost], rank)
         return w, arrived
 
     def decode_with_flags(self, u: Latents) -> tuple[Events, Tensor]:
@@ -345,8 +347,7 @@ def _linear_split(constraints: nn.Module, x: Tensor, pivots: list[int]) -> _Line
     matrix = slope[0, ~varies]
     constant = (value[:, ~varies] - x[:1000] @ matrix.T).mean(dim=0)
     others = [i for i in range(x.shape[1]) if i not in pivots]
-    factors = qr(matrix[:, others].cpu().numpy(), mode="economic", pivoting=True)
-    triangle, order = np.asarray(factors[-2]), np.asarray(factors[-1])
+    triangle, order = _pivoted_triangle(matrix[:, others])
     n_linear = len(matrix)
     if n_linear and abs(triangle[-1, n_linear - 1]) < 1e-9 * abs(triangle[0, 0]):
         message = f"the pivots {pivots} do not determine the rest of the linear constraints"
@@ -359,3 +360,10 @@ def _linear_split(constraints: nn.Module, x: Tensor, pivots: list[int]) -> _Line
     origin[solved] = -torch.linalg.solve(matrix[:, solved], constant)
     lift[solved] = -torch.linalg.solve(matrix[:, solved], matrix[:, free])
     return _LinearSplit(unknowns, torch.nonzero(varies)[:, 0].tolist(), origin, lift)
+
+
+def _pivoted_triangle(matrix: Tensor) -> tuple[Tensor, list[int]]:
+    """Return R (m, n) and the order of columns of a QR factorisation with column pivoting."""
+    result: Any = qr(matrix.cpu().numpy(), mode="r", pivoting=True)
+    triangle, order = result
+    return torch.from_numpy(triangle), order.tolist()

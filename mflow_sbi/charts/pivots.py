@@ -34,7 +34,7 @@ from mflow_sbi.interfaces import Events
 __all__ = ["PivotChoice", "PivotScore", "build_implicit_chart", "choose_pivots"]
 
 SEARCH_EVENTS = 2000
-REGRESSION_EVENTS = 10_000
+REGRESSION_EVENTS = 5000
 TRIAL_EVENTS = 1000
 FRAMES = 500
 JITTER = 0.05
@@ -45,7 +45,8 @@ FOLD_PENALTY = 100.0
 SAFE_SHARE = 0.995
 """Sets that find and reach this share are taken as equal; the least tilted of them wins."""
 
-NEIGHBOURS = 24
+NEIGHBOURS = 16
+ROUNDS = 4
 SMALLEST_TILT = -40.0
 
 
@@ -116,13 +117,15 @@ def choose_pivots(constraints: nn.Module, x: Events, *, seed: int) -> PivotChoic
         for share in WORST_SHARES:
             pivots = search.climb(search.first(share), share)
             scores[pivots] = _try_out(search, pivots, x, seed)
-        for _ in range(2):
+        for _ in range(ROUNDS):
             before = max(scores.values(), key=lambda score: score.key)
             if min(before.found, before.reached) >= SAFE_SHARE:
                 break
             for pivots in search.neighbours(before.pivots):
                 if pivots not in scores:
                     scores[pivots] = _try_out(search, pivots, x, seed)
+            if before is max(scores.values(), key=lambda score: score.key):
+                break
     ranked = sorted(scores.values(), key=lambda score: score.key, reverse=True)
     if ranked[0].found == 0:
         message = (
