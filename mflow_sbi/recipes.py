@@ -3,23 +3,38 @@
 | recipe | surrogate | measure | default schedule |
 |---|---|---|---|
 | `mflow` | manifold-learning flow (arXiv:2003.13913) | manifold | manifold, reference, density |
+| `fom` | flow on the prescribed surface of WBF events | manifold | reference, density |
 | `af` | ambient flow | ambient | reference, density |
+
+The `mflow` learns its chart by reconstruction (`chart: invertible`), or solves constraints found
+in the data (`chart: implicit`; then there is no manifold phase), whichever the data deserve
+(`chart: automatic`).
 """
 
 import difflib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from mflow_sbi.charts import LinearHead, build_invertible_chart
+from mflow_sbi.charting import (
+    ChartingEvents,
+    ChartOptions,
+    collider_chart,
+    fit_chart,
+    invertible_options,
+    rebuild_chart,
+    rebuild_collider_chart,
+)
+from mflow_sbi.charts import LinearHead
 from mflow_sbi.errors import ConfigurationError, RunFolderError
 from mflow_sbi.events import EventSample, Standardizer
-from mflow_sbi.flows import FlowOptions, build_flow
+from mflow_sbi.flows import ConditionalFlow, FlowOptions, build_flow
+from mflow_sbi.options import parse_options, plain_options
 from mflow_sbi.surrogates import AmbientFlow, ManifoldFlow, TrainedSurrogate
 from mflow_sbi.surrogates.trained import SurrogateRecord, read_record
 from mflow_sbi.training import (
@@ -59,60 +74,97 @@ class ManifoldOptions:
     """Architecture of the M-flow.
 
     Args:
-        latent_dim: dimension of the surface.
-        chart: flow of the invertible chart.
+        latent_dim: dimension of the surface; an implicit chart finds its own.
+        chart: a flow (invertible chart), or how to find an implicit one.
         reference: flow without theta that straightens the chart's coordinates (0 layers: they
             are whitened only).
         density: conditional flow of the latents.
     """
 
     latent_dim: int = 14
-    chart: FlowOptions = field(
-        default_factory=lambda: FlowOptions(layers=6, hidden=128, blocks=2, coupling="affine")
-    )
+    chart: ChartOptions = field(default_factory=invertible_options)
     reference: FlowOptions = field(default_factory=_reference_options)
     density: FlowOptions = field(default_factory=_density_options)
 
 
 @dataclass(frozen=True)
 class AmbientOptions:
-    """Architecture of the ambient flow: unconditional layers first, then conditional ones."""
+    """Architecture of a flow at fixed chart: unconditional layers first, then conditional ones."""
 
     reference: FlowOptions = field(default_factory=_reference_options)
     density: FlowOptions = field(default_factory=_density_options)
 
 
-def _build_mflow(
-    head: LinearHead, parameter_dim: int, options: ManifoldOptions, seed: int
-) -> ManifoldFlow:
-    d = options.latent_dim
-    return ManifoldFlow(
-        build_invertible_chart(head, d, options.chart, seed),
-        build_flow(d, 0, options.reference, seed + 1),
-        build_flow(d, parameter_dim, options.density, seed + 2),
+class Beginning(NamedTuple):
+    """An untrained surrogate, the integers and options that rebuild it, and notes."""
+
+    surrogate: Any
+    shape: Mapping[str, int]
+    options: Any
+    notes: tuple[str, ...] = ()
+
+
+def _flows(
+    latent_dim: int, parameter_dim: int, options: ManifoldOptions | AmbientOptions, seed: int
+) -> tuple[ConditionalFlow, ConditionalFlow]:
+    """Return the reference flow and the conditional density of the latents."""
+    return (
+        build_flow(latent_dim, 0, options.reference, seed + 1),
+        build_flow(latent_dim, parameter_dim, options.density, seed + 2),
     )
 
 
-def _build_ambient(
-    head: LinearHead, parameter_dim: int, options: AmbientOptions, seed: int
-) -> AmbientFlow:
-    return AmbientFlow(
-        head,
-        build_flow(head.rank, 0, options.reference, seed + 1),
-        build_flow(head.rank, parameter_dim, options.density, seed + 2),
-    )
+def _begin_mflow(
+    events: ChartingEvents, parameter_dim: int, options: ManifoldOptions, seed: int
+) -> Beginning:
+    fitted = fit_chart(events, options.latent_dim, options.chart, seed)
+    flows = _flows(fitted.chart.latent_dim, parameter_dim, options, seed)
+    resolved = replace(options, chart=fitted.options)
+    return Beginning(ManifoldFlow(fitted.chart, *flows), fitted.shape, resolved, fitted.notes)
+
+
+def _rebuild_mflow(shape: Mapping[str, int], options: ManifoldOptions, seed: int) -> ManifoldFlow:
+    chart = rebuild_chart(shape, shape["ambient_dim"], options.chart, seed)
+    return ManifoldFlow(chart, *_flows(chart.latent_dim, shape["parameter_dim"], options, seed))
+
+
+def _begin_fom(
+    events: ChartingEvents, parameter_dim: int, options: AmbientOptions, seed: int
+) -> Beginning:
+    chart = collider_chart(events)
+    flows = _flows(chart.latent_dim, parameter_dim, options, seed)
+    return Beginning(ManifoldFlow(chart, *flows), {}, options)
+
+
+def _rebuild_fom(shape: Mapping[str, int], options: AmbientOptions, seed: int) -> ManifoldFlow:
+    chart = rebuild_collider_chart(shape["ambient_dim"])
+    return ManifoldFlow(chart, *_flows(chart.latent_dim, shape["parameter_dim"], options, seed))
+
+
+def _begin_ambient(
+    events: ChartingEvents, parameter_dim: int, options: AmbientOptions, seed: int
+) -> Beginning:
+    head = LinearHead.fit(events.x)
+    flows = _flows(head.rank, parameter_dim, options, seed)
+    return Beginning(AmbientFlow(head, *flows), {"rank": head.rank}, options)
+
+
+def _rebuild_ambient(shape: Mapping[str, int], options: AmbientOptions, seed: int) -> AmbientFlow:
+    head = LinearHead(shape["ambient_dim"], shape["rank"])
+    return AmbientFlow(head, *_flows(head.rank, shape["parameter_dim"], options, seed))
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A named way to build a surrogate from the data's linear head, and how to train it."""
+    """A named way to begin a surrogate with its events, to make it again, and to train it."""
 
     name: str
     title: str
     paper: str
     measure: str
     options: type
-    build: Callable[[LinearHead, int, Any, int], Any]
+    begin: Callable[[ChartingEvents, int, Any, int], Beginning]
+    rebuild: Callable[[Mapping[str, int], Any, int], Any]
     schedule: Schedule
 
     def parse_options(self, values: Mapping[str, Any]) -> Any:  # noqa: ANN401
@@ -121,39 +173,7 @@ class Recipe:
         Raises:
             ConfigurationError: unknown option (with the nearest spelling) or impossible value.
         """
-        return _parse(self.options, values, f"recipe {self.name!r}")
-
-
-def _parse_flow(default: object, value: Any, where: str) -> Any:  # noqa: ANN401
-    """Return flow options with the named ones changed, or a plain value of the default's type."""
-    if isinstance(default, FlowOptions) and isinstance(value, Mapping):
-        return _parse(FlowOptions, {**asdict(default), **value}, where)
-    if type(value) is int and type(default) is float:
-        return float(value)
-    if type(value) is not type(default):
-        message = f"{where}: expected {type(default).__name__}, got {value!r}"
-        raise ConfigurationError(message)
-    return value
-
-
-def _parse(kind: type, values: Mapping[str, Any], where: str) -> Any:  # noqa: ANN401
-    known = {entry.name: entry for entry in fields(kind)}
-    for name in values:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            message = f"{where}: unknown option {name!r}, expected one of {sorted(known)}{hint}"
-            raise ConfigurationError(message)
-    defaults = kind()
-    parsed = {
-        name: _parse_flow(getattr(defaults, name), value, f"{where}, {name}")
-        for name, value in values.items()
-    }
-    try:
-        return kind(**parsed)
-    except TypeError as error:
-        message = f"{where}: {error}"
-        raise ConfigurationError(message) from error
+        return parse_options(self.options, values, f"recipe {self.name!r}")
 
 
 _MANIFOLD_PHASE = Phase(
@@ -190,8 +210,19 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             paper="arXiv:2003.13913",
             measure=ManifoldFlow.measure,
             options=ManifoldOptions,
-            build=_build_mflow,
+            begin=_begin_mflow,
+            rebuild=_rebuild_mflow,
             schedule=Schedule((_MANIFOLD_PHASE, _REFERENCE_PHASE, _DENSITY_PHASE)),
+        ),
+        "fom": Recipe(
+            name="fom",
+            title="flow on the known surface",
+            paper="arXiv:2003.13913",
+            measure=ManifoldFlow.measure,
+            options=AmbientOptions,
+            begin=_begin_fom,
+            rebuild=_rebuild_fom,
+            schedule=Schedule((_REFERENCE_PHASE, _DENSITY_PHASE)),
         ),
         "af": Recipe(
             name="af",
@@ -199,7 +230,8 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             paper="arXiv:1912.02762",
             measure=AmbientFlow.measure,
             options=AmbientOptions,
-            build=_build_ambient,
+            begin=_begin_ambient,
+            rebuild=_rebuild_ambient,
             schedule=Schedule((_REFERENCE_PHASE, _DENSITY_PHASE)),
         ),
     }
@@ -237,6 +269,7 @@ def train(
     settings: FitSettings | None = None,
     checkpoint_folder: Path | None = None,
     on_epoch: Callable[[HistoryRecord], None] | None = None,
+    on_note: Callable[[str], None] = lambda note: None,
 ) -> TrainingResult:
     """Train a surrogate of p(x|theta) on simulated events.
 
@@ -252,6 +285,7 @@ def train(
         settings: seed and held-out share.
         checkpoint_folder: where to keep (and look for) an unfinished run.
         on_epoch: called with each epoch's record.
+        on_note: called with each line that says what was found in the events.
 
     Raises:
         MissingReference: the events carry no theta.
@@ -268,12 +302,16 @@ def train(
     theta_scale = Standardizer.fit(theta, names=events.parameter_names)
     x = torch.from_numpy(x_scale.transform(events.x))
     parameters = torch.from_numpy(theta_scale.transform(theta)).float()
-    head = LinearHead.fit(x)
-    surrogate = chosen.build(head, theta.shape[1], parsed, settings.seed)
+    charting = ChartingEvents(events.x, x, x_scale.mean, x_scale.std, events.observable_names)
+    beginning = chosen.begin(charting, theta.shape[1], parsed, settings.seed)
+    surrogate = beginning.surrogate
+    for note in beginning.notes:
+        on_note(note)
+    planned = (schedule or chosen.schedule).for_parts(surrogate.trainable_parts)
     history = fit(
         surrogate,
         TrainingEvents(x, parameters),
-        schedule or chosen.schedule,
+        planned,
         settings,
         checkpoint_folder=checkpoint_folder,
         on_epoch=on_epoch,
@@ -281,11 +319,11 @@ def train(
     record = SurrogateRecord(
         recipe=recipe,
         shape={
-            "ambient_dim": head.ambient_dim,
-            "rank": head.rank,
+            "ambient_dim": x.shape[1],
             "parameter_dim": theta.shape[1],
+            **beginning.shape,
         },
-        options=asdict(parsed),
+        options=plain_options(beginning.options),
         seed=settings.seed,
         observables=x_scale,
         parameters=theta_scale,
@@ -307,12 +345,12 @@ def load_surrogate(folder: str | Path) -> TrainedSurrogate:
         folder = folder / "surrogate"
     record, tensors = read_record(folder)
     recipe = find_recipe(record.recipe)
-    if not isinstance(rank := record.shape.get("rank"), int):
-        message = f"{folder}: the record has no rank of the data; train again"
-        raise RunFolderError(message)
-    head = LinearHead(record.shape["ambient_dim"], rank)
-    options = recipe.parse_options(record.options)
-    surrogate = recipe.build(head, record.shape["parameter_dim"], options, record.seed)
+    try:
+        options = recipe.parse_options(record.options)
+        surrogate = recipe.rebuild(record.shape, options, record.seed)
+    except (KeyError, TypeError) as error:
+        message = f"{folder}: the record lacks what rebuilds the surrogate ({error}); train again"
+        raise RunFolderError(message) from error
     _load_tensors(surrogate, tensors, folder)
     surrogate.eval()
     return TrainedSurrogate(surrogate, record)

@@ -162,6 +162,7 @@ def _train(
             settings=config.fit_settings(),
             checkpoint_folder=folder / CHECKPOINT,
             on_epoch=on_epoch,
+            on_note=reporter.say,
         )
 
 

@@ -1,8 +1,11 @@
 """Charts: maps between latents u in R^d and surfaces in R^n, with their exact volume."""
 
 from mflow_sbi.charts.base import Chart
+from mflow_sbi.charts.collider import ColliderChart
+from mflow_sbi.charts.implicit import ImplicitChart, ImplicitShape
 from mflow_sbi.charts.invertible import InvertibleChart, build_invertible_chart
 from mflow_sbi.charts.linear_head import LinearHead
+from mflow_sbi.charts.pivots import build_implicit_chart, choose_pivots
 from mflow_sbi.charts.volume import (
     CHUNK_ROWS,
     decoder_jacobian,
@@ -13,9 +16,14 @@ from mflow_sbi.charts.volume import (
 __all__ = [
     "CHUNK_ROWS",
     "Chart",
+    "ColliderChart",
+    "ImplicitChart",
+    "ImplicitShape",
     "InvertibleChart",
     "LinearHead",
+    "build_implicit_chart",
     "build_invertible_chart",
+    "choose_pivots",
     "decoder_jacobian",
     "exact_log_volume",
     "gram_matrix",

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor, nn
 
 from mflow_sbi.charts.volume import decoder_jacobian, exact_log_volume, gram_matrix
@@ -18,6 +19,8 @@ class Chart(nn.Module, ABC):
 
     ambient_dim: int
     latent_dim: int
+    learns_by_reconstruction: bool = False
+    """Whether a training phase may move it; other charts are fitted or given."""
 
     @abstractmethod
     def encode(self, x: Events) -> Latents:
@@ -35,6 +38,10 @@ class Chart(nn.Module, ABC):
     def project(self, x: Events) -> Events:
         """Return decode(encode(x)), (N, n) -> (N, n)."""
         return self.decode(self.encode(x))
+
+    def decode_with_flags(self, u: Latents) -> tuple[Events, Tensor]:
+        """Return decode(u) and whether the surface has a point there, (N, n) and (N,) bool."""
+        return self.decode(u), torch.ones(len(u), dtype=torch.bool, device=u.device)
 
     def decode_with_jacobian(self, u: Latents) -> tuple[Events, Tensor]:
         """Return decode(u) and J = d decode / d u, (N, d) -> ((N, n), (N, n, d))."""

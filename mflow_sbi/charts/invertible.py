@@ -24,6 +24,8 @@ __all__ = ["InvertibleChart", "build_invertible_chart"]
 class InvertibleChart(Chart):
     """A surface {f^-1(u, 0)} inside the linear span of the data."""
 
+    learns_by_reconstruction = True
+
     def __init__(self, head: LinearHead, transform: Composite, latent_dim: int) -> None:
         super().__init__()
         self.ambient_dim = head.ambient_dim

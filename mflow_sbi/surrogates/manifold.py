@@ -20,10 +20,13 @@ import torch
 from torch import Tensor, nn
 
 from mflow_sbi.charts import CHUNK_ROWS, Chart
+from mflow_sbi.errors import ChartError
 from mflow_sbi.flows import ConditionalFlow
 from mflow_sbi.interfaces import Events, Latents, LogProbs, Measure, Parameters
 
 __all__ = ["ManifoldFlow"]
+
+MAX_DRAWS = 100
 
 
 class ManifoldFlow(nn.Module):
@@ -47,27 +50,32 @@ class ManifoldFlow(nn.Module):
     @property
     def trainable_parts(self) -> Mapping[str, nn.Module]:
         """The parts that a training phase may name."""
-        return {"chart": self.chart, "reference": self.reference, "density": self.density}
+        parts = {"reference": self.reference, "density": self.density}
+        return {"chart": self.chart, **parts} if self.chart.learns_by_reconstruction else parts
 
     @torch.no_grad()
     def prepare(self, part: str, x: Events) -> None:
         """Fit what the named part takes from data before gradients: the reference's whitening."""
         if part == "reference":
-            self.reference.fit_whitening(self.chart.encode(x))
+            self.reference.fit_whitening(self.coordinates(x))
 
     def resting_encoder(self, trains: Collection[str]) -> Callable[[Events], Latents] | None:
         """Return the part of the encoding that rests while the named parts train, if any."""
         if "chart" in trains:
             return None
-        return self.chart.encode if "reference" in trains else self.encode
+        return self.coordinates if "reference" in trains else self.encode
 
     def reference_log_prob(self, resting: Latents) -> LogProbs:
         """Return log of the reference density of the chart's coordinates, (N,)."""
         return self.reference.log_prob(resting)
 
+    def coordinates(self, x: Events) -> Latents:
+        """Return the chart's coordinates in the precision of the flows, (N, n) -> (N, d)."""
+        return self.chart.encode(x).to(self.reference.whitening.mean.dtype)
+
     def encode(self, x: Events) -> Latents:
         """Return the straightened latents, (N, n) -> (N, d)."""
-        return self.reference.encode_noise(self.chart.encode(x))[0]
+        return self.reference.encode_noise(self.coordinates(x))[0]
 
     def decode(self, u: Latents) -> Events:
         """Return the events on the surface, (N, d) -> (N, n)."""
@@ -101,7 +109,7 @@ class ManifoldFlow(nn.Module):
         return torch.cat([self._log_prob(*part) for part in parts])
 
     def _log_prob(self, x: Events, theta: Parameters) -> LogProbs:
-        s = self.chart.encode(x)
+        s = self.coordinates(x)
         u, log_det = self.reference.encode_noise(s)
         return self.latent_log_prob(u, theta) + log_det - self.chart.log_volume(s)
 
@@ -111,6 +119,33 @@ class ManifoldFlow(nn.Module):
 
     @torch.no_grad()
     def sample(self, theta: Parameters, seed: int) -> Events:
-        """Return one event per row of theta, on the surface, (N, n)."""
+        """Return one event per row of theta, on the surface, (N, n); see `sample_counted`."""
+        return self.sample_counted(theta, seed)[0]
+
+    @torch.no_grad()
+    def sample_counted(self, theta: Parameters, seed: int) -> tuple[Events, int]:
+        """Return one event per row of theta, and how many latents had to be drawn again.
+
+        Latents over which the surface has no point are drawn again; a share of more than a few
+        per cent says that the density has not learned where the surface ends.
+
+        Raises:
+            ChartError: rows without a point on the surface after many draws.
+        """
         generator = torch.Generator().manual_seed(seed)
-        return self.decode(self.density.sample(theta, generator))
+        x = torch.empty(len(theta), self.ambient_dim, dtype=torch.float64, device=theta.device)
+        open_rows = torch.arange(len(theta), device=theta.device)
+        drawn = 0
+        for _ in range(MAX_DRAWS):
+            drawn += len(open_rows)
+            latents = self.density.sample(theta[open_rows], generator)
+            events, found = self.chart.decode_with_flags(self.reference.decode_noise(latents))
+            x[open_rows[found]] = events[found].double()
+            open_rows = open_rows[~found]
+            if not len(open_rows):
+                return x, drawn - len(theta)
+        message = (
+            f"{len(open_rows)} of {len(theta)} events: no point of the surface found after "
+            f"{MAX_DRAWS} draws; train the density longer"
+        )
+        raise ChartError(message)

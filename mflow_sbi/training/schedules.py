@@ -1,6 +1,6 @@
 """Schedules: ordered phases of weighted objectives on named parts, repeated for some cycles."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from mflow_sbi.errors import ConfigurationError
@@ -90,3 +90,8 @@ class Schedule:
             raise ConfigurationError(message)
         phases = tuple(replace(phase, **changes.get(phase.name, {})) for phase in self.phases)
         return replace(self, phases=phases)
+
+    def for_parts(self, parts: Collection[str]) -> "Schedule":
+        """Return the schedule without phases all of whose parts a surrogate does not train."""
+        kept = tuple(phase for phase in self.phases if set(phase.trains) & set(parts))
+        return replace(self, phases=kept)

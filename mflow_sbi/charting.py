@@ -1,0 +1,187 @@
+"""Which chart the events deserve, and how to make it again from integers.
+
+| options | chart | needs |
+|---|---|---|
+| `FlowOptions` | invertible flow, learned by reconstruction | nothing |
+| `ImplicitOptions` | discovered constraints, solved by Newton | constraints exact to precision |
+| `AutomaticOptions` | implicit where the constraints are exact, invertible otherwise | nothing |
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeAlias
+
+from torch import Tensor
+
+from mflow_sbi.charts import (
+    Chart,
+    ColliderChart,
+    ImplicitChart,
+    ImplicitShape,
+    InvertibleChart,
+    LinearHead,
+    build_implicit_chart,
+    build_invertible_chart,
+)
+from mflow_sbi.constraints import Constraints, Discovery, discover_constraints
+from mflow_sbi.errors import ChartError
+from mflow_sbi.flows import FlowOptions
+from mflow_sbi.interfaces import Array
+
+__all__ = [
+    "AutomaticOptions",
+    "ChartOptions",
+    "ChartingEvents",
+    "FittedChart",
+    "ImplicitOptions",
+    "collider_chart",
+    "fit_chart",
+    "invertible_options",
+    "rebuild_chart",
+    "rebuild_collider_chart",
+]
+
+
+def invertible_options() -> FlowOptions:
+    """Return the default architecture of the invertible chart."""
+    return FlowOptions(layers=6, hidden=128, blocks=2, coupling="affine")
+
+
+@dataclass(frozen=True)
+class ImplicitOptions:
+    """Chart on discovered constraints.
+
+    Args:
+        hidden: width of the network that tells Newton where to begin.
+        blocks: its residual blocks.
+        epochs: its passes over the events.
+    """
+
+    hidden: int = 96
+    blocks: int = 2
+    epochs: int = 10
+
+
+@dataclass(frozen=True)
+class AutomaticOptions:
+    """Implicit where the data obey exact constraints, invertible otherwise."""
+
+    implicit: ImplicitOptions = field(default_factory=ImplicitOptions)
+    invertible: FlowOptions = field(default_factory=invertible_options)
+
+
+ChartOptions: TypeAlias = FlowOptions | ImplicitOptions | AutomaticOptions
+Shape: TypeAlias = Mapping[str, int]
+
+
+class ChartingEvents(NamedTuple):
+    """Events as a chart is fitted to them.
+
+    Physical (N, n), standardised (N, n), means and stds (n,), and names of the observables.
+    """
+
+    physical: Array
+    x: Tensor
+    mean: Array
+    std: Array
+    names: Sequence[str]
+
+
+class FittedChart(NamedTuple):
+    """A chart, the integers and options that rebuild it, and what the user should know."""
+
+    chart: Chart
+    shape: Shape
+    options: ChartOptions
+    notes: tuple[str, ...]
+
+
+def fit_chart(
+    events: ChartingEvents, latent_dim: int, options: ChartOptions, seed: int
+) -> FittedChart:
+    """Return a chart for these events.
+
+    Raises:
+        ChartError: an implicit chart was asked for, but the data obey no exact constraints, or
+            no pivots determine the surface.
+    """
+    if isinstance(options, FlowOptions):
+        return _fit_invertible(events, latent_dim, options, seed, ())
+    discovery = discover_constraints(
+        events.physical, events.mean, events.std, names=events.names, seed=seed
+    )
+    found = f"constraints of the observables: {discovery.verdict} ({discovery.reason})"
+    if discovery.constraints is not None:
+        implicit = options.implicit if isinstance(options, AutomaticOptions) else options
+        return _fit_implicit(events, discovery, implicit, seed, found)
+    if isinstance(options, ImplicitOptions):
+        message = (
+            f"an implicit chart needs exact constraints, found {found}; take the invertible "
+            "chart (chart: invertible) for these events"
+        )
+        raise ChartError(message)
+    notes = (f"{found}; the chart is an invertible flow",)
+    return _fit_invertible(events, latent_dim, options.invertible, seed, notes)
+
+
+def _fit_invertible(
+    events: ChartingEvents,
+    latent_dim: int,
+    options: FlowOptions,
+    seed: int,
+    notes: tuple[str, ...],
+) -> FittedChart:
+    head = LinearHead.fit(events.x)
+    chart = build_invertible_chart(head, latent_dim, options, seed)
+    return FittedChart(chart, _invertible_shape(chart), options, notes)
+
+
+def _invertible_shape(chart: InvertibleChart) -> Shape:
+    return {"rank": chart.head.rank, "latent_dim": chart.latent_dim}
+
+
+def _fit_implicit(
+    events: ChartingEvents, discovery: Discovery, options: ImplicitOptions, seed: int, found: str
+) -> FittedChart:
+    constraints = discovery.constraints
+    assert constraints is not None
+    wanted = ImplicitShape(n_linear=0, hidden=options.hidden, blocks=options.blocks)
+    chart, choice = build_implicit_chart(
+        constraints, events.x, wanted, epochs=options.epochs, seed=seed
+    )
+    best = choice.best
+    pivots = ", ".join(events.names[i] for i in best.pivots)
+    notes = (
+        f"{found}; the chart is implicit, {chart.latent_dim} latents: {pivots}",
+        f"Newton gives back {best.found:.2%} of held-out events before training its start",
+    )
+    shape = {f"constraints.{name}": size for name, size in constraints.shape.items()}
+    shape |= {f"implicit.{name}": size for name, size in chart.shape._asdict().items()}
+    return FittedChart(chart, shape, options, notes)
+
+
+def rebuild_chart(shape: Shape, ambient_dim: int, options: ChartOptions, seed: int) -> Chart:
+    """Return the chart of these integers and options, to be filled by `load_state_dict`."""
+    if isinstance(options, FlowOptions):
+        head = LinearHead(ambient_dim, shape["rank"])
+        return build_invertible_chart(head, shape["latent_dim"], options, seed)
+    constraints = Constraints.empty(**_part(shape, "constraints."))
+    return ImplicitChart(constraints, ImplicitShape(**_part(shape, "implicit.")))
+
+
+def _part(shape: Shape, prefix: str) -> dict[str, int]:
+    return {k.removeprefix(prefix): v for k, v in shape.items() if k.startswith(prefix)}
+
+
+def collider_chart(events: ChartingEvents) -> ColliderChart:
+    """Return the closed-form chart of the 40 WBF observables.
+
+    Raises:
+        ChartError: other observables.
+    """
+    return ColliderChart.for_observables(events.names, events.mean, events.std)
+
+
+def rebuild_collider_chart(ambient_dim: int) -> ColliderChart:
+    """Return the closed-form chart, to be filled by `load_state_dict`."""
+    return ColliderChart(ambient_dim)
