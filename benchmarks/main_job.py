@@ -23,6 +23,7 @@ from mflow_sbi.quickstart import QuickstartSettings, run_config, simulate
 from mflow_sbi.recipes import RECIPES, load_surrogate
 from mflow_sbi.runs import evaluate_run, train_run
 
+METHODS = ("mflow", "af")
 TRUTHS = {"sm": (0.0, 0.0), "half": (0.5, 0.0), "minus": (-1.0, -1.0)}
 N_OBSERVED = 20
 FOLDER = ROOT / "quickstart" / "benchmark"
@@ -54,8 +55,8 @@ def trained(
     simulate(train, settings.training_events, seed, prior)
     simulate(test, settings.test_events, seed + 1, prior)
     runs, metrics = {}, {}
-    for name, recipe in RECIPES.items():
-        run = folder / name
+    for name in METHODS:
+        recipe, run = RECIPES[name], folder / name
         train_run(run_config(name, train, settings), run, terminal)
         measured = evaluate_run(run, str(test), terminal)
         metrics[f"closure_{name}"] = measured["closure_generated"]
@@ -111,7 +112,7 @@ def summarise(numbers: dict[str, list[float]]) -> dict[str, float]:
     """Return means, standard errors where there are several numbers, and averages over truths."""
     metrics: dict[str, float] = {}
     for quantity in ("tv", "log_prob_truth"):
-        for name in ("exact", *RECIPES, "prior"):
+        for name in ("exact", *METHODS, "prior"):
             everywhere = [v for label in TRUTHS for v in numbers[f"{quantity}_{name}_{label}"]]
             numbers[f"{quantity}_{name}"] = everywhere
     for name, values in sorted(numbers.items()):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mflow_sbi.charts import LinearHead
+from mflow_sbi.charting import ChartingEvents
 from mflow_sbi.events import EventMetadata, Observable, Parameter, Standardizer
 from mflow_sbi.inference import (
     CachedEventSets,
@@ -46,7 +46,9 @@ def _surrogate() -> TrainedSurrogate:
     options = recipe.parse_options(
         {"latent_dim": 3, "chart": SMALL, "reference": SMALL, "density": SMALL}
     )
-    flow = recipe.build(LinearHead.fit(standardised), 2, options, 1).double()
+    names = tuple(f"x{i}" for i in range(x.shape[1]))
+    events = ChartingEvents(x, standardised, observables.mean, observables.std, names)
+    flow = recipe.begin(events, 2, options, 1).surrogate.double()
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for parameter in flow.parameters():
