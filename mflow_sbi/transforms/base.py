@@ -74,7 +74,8 @@ class Transform(NflowsTransform):
         """Return T^-1(y) (d, N), its log|det|, and its tangents along the given ones.
 
         Tangents come in blocks of `TANGENT_BLOCK` events, (d, t, n); those that are common to
-        the events of a block may come as (d, t, 1).
+        the events of a block may come as (d, t, 1).  Blocks may be overwritten where no gradient
+        is recorded.
         """
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -102,7 +103,7 @@ class Transform(NflowsTransform):
         """
         columns = tangents.permute(1, 2, 0)
         blocks = [
-            columns if len(tangents) == 1 else columns[..., events]
+            (columns if len(tangents) == 1 else columns[..., events]).clone()
             for events in event_blocks(inputs.shape[0])
         ]
         image, _, moved = self.pull_tangents(

@@ -19,7 +19,7 @@ def _silu_and_slope(h: Tensor) -> tuple[Tensor, Tensor]:
     """Return h sigma(h) and its derivative sigma (1 + h (1 - sigma))."""
     sigma = torch.sigmoid(h)
     value = h * sigma
-    return value, torch.addcmul(sigma + value, value, sigma, value=-1.0)
+    return value, torch.lerp(value, torch.ones_like(sigma[:1]), sigma)
 
 
 def _scaled(fresh: Tensor, factor: Tensor) -> Tensor:

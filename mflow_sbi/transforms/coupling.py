@@ -76,5 +76,9 @@ class Coupling(Transform):
         for events, block in zip(blocks, tangents, strict=True):
             along_identity, along_rest = self._split(block)
             along = pulled.carry(along_rest, carry(along_identity, events), events)
-            moved.append(torch.cat([along_identity.expand(-1, *along.shape[1:]), along]))
+            if torch.is_grad_enabled() or along.shape != along_rest.shape:
+                moved.append(torch.cat([along_identity.expand(-1, *along.shape[1:]), along]))
+            else:
+                along_rest.copy_(along)  # the block belongs to this pass: identity rows stay
+                moved.append(block)
         return torch.cat([identity, pulled.x]), pulled.log_det, moved

@@ -81,7 +81,7 @@ class ElementwiseMap(nn.Module, ABC):
 
 def _contract(by_parameters: Tensor, weight: Tensor) -> Tensor:
     """Return G = sum_p dx/dp W_p, (P, f, N), (P, f, h) -> (f, N, h)."""
-    return torch.bmm(by_parameters.contiguous().permute(1, 2, 0), weight.permute(1, 0, 2))
+    return torch.bmm(by_parameters.permute(1, 2, 0), weight.permute(1, 0, 2))
 
 
 def _along(contracted: Tensor, activations: Tensor) -> Tensor:
@@ -167,17 +167,14 @@ class SplineMap(ElementwiseMap):
         features = y.shape[0]
         spline = self._splines(last, activations)
         slopes = inverse_spline_slopes(y.reshape(-1), spline)
-        by_parameters = torch.cat(
-            [
-                (self.scale * slopes.by_logits).reshape(2 * self.bins, *y.shape),
-                slopes.by_derivatives.reshape(self.bins - 1, *y.shape),
-            ]
-        )
+        by_logits = (self.scale * slopes.by_logits).reshape(2 * self.bins, *y.shape)
+        by_derivatives = slopes.by_derivatives.reshape(self.bins - 1, *y.shape)
         weight = last.weight.reshape(self.n_parameters, features, -1)
         by_y = slopes.by_y.reshape(y.shape)
 
         def carry(numbers: Tensor, activations: Tensor, events: slice) -> Tensor:
-            along = _along(_contract(by_parameters[..., events], weight), activations)
+            by_parameters = torch.cat([by_logits[..., events], by_derivatives[..., events]])
+            along = _along(_contract(by_parameters, weight), activations)
             return torch.addcmul(along, by_y[:, None, events], numbers)
 
         log_det = slopes.log_slope.reshape(y.shape).sum(dim=0)

@@ -138,6 +138,19 @@ def test_tangents_by_hand_are_those_of_autodiff(transform, events, context, reco
     torch.testing.assert_close(x, transform.inverse(events, context)[0], atol=1e-12, rtol=0)
 
 
+@pytest.mark.parametrize("n_events", [1, 101])
+def test_tangents_common_to_all_events_stay_as_they_are(transform, events, context, n_events):
+    tangents = torch.randn(1, D, 3, dtype=torch.float64)
+    before = tangents.clone()
+    with torch.no_grad():  # 101 events: a last block of one
+        _, moved = transform.inverse_with_tangents(events[:n_events], tangents, context[:n_events])
+        _, alone = transform.inverse_with_tangents(
+            events[n_events - 1 : n_events], before, context[n_events - 1 : n_events]
+        )
+    assert torch.equal(tangents, before)
+    torch.testing.assert_close(moved[-1:], alone, atol=1e-12, rtol=1e-10)
+
+
 def test_tangents_by_hand_have_gradients(transform, events, context):
     inputs = events[:4].clone().requires_grad_()
     tangents = torch.randn(4, D, 2, dtype=torch.float64, requires_grad=True)
