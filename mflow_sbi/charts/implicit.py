@@ -19,7 +19,7 @@ References:
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from scipy.linalg import qr
@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from mflow_sbi.charts.base import Chart
 from mflow_sbi.charts.warm_start import WarmStart
+from mflow_sbi.constraints import ConstraintFunction, project
 from mflow_sbi.errors import ChartError
 from mflow_sbi.interfaces import Events, Latents
 
@@ -37,9 +38,6 @@ MAX_STEPS = 14
 
 STEP_TOLERANCE = 1e-7
 """Last step, in standard deviations: the root is then known to its square, about rounding."""
-
-SURFACE_TOLERANCE = 1e-9
-"""Events closer to the surface than this are read as they are, without projection."""
 
 PATHS = 4
 PATH_POINTS = 12
@@ -53,17 +51,6 @@ CHUNK_EVENTS = 2000
 
 LINEAR_VARIATION = 1e-9
 """Relative change of a gradient over the sample below which its constraint is linear."""
-
-
-class ConstraintFunction(Protocol):
-    """m constraints F of full rank on the data, in standardised observables, float64."""
-
-    ambient_dim: int
-    n_constraints: int
-
-    def with_jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return F(x) and dF/dx, (N, n) -> ((N, m), (N, m, n))."""
-        ...
 
 
 class ImplicitShape(NamedTuple):
@@ -281,30 +268,9 @@ class ImplicitChart(Chart):
         graph = torch.linalg.solve_ex(slope @ of_unknowns, slope @ of_pivots).result
         return x, of_pivots - of_unknowns @ graph
 
-    @torch.no_grad()
     def nearest(self, x: Events) -> tuple[Events, Tensor]:
-        """Return the surface points next to events (N, n), and flags (N,): x - F_x^+ F, repeated.
-
-        Gauss-Newton steps of least length, in standardised observables.
-        """
-        x = x.double().clone()
-        arrived = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-        active = torch.arange(len(x), device=x.device)
-        for _ in range(MAX_STEPS):
-            if not len(active):
-                break
-            value, slope = self.constraints.with_jacobian(x[active])  # pyright: ignore[reportCallIssue]
-            size = torch.linalg.vector_norm(slope, dim=-1)
-            slope, value = slope / size[..., None], value / size
-            dual = torch.linalg.solve_ex(slope @ slope.mT, value[..., None]).result
-            step = (slope.mT @ dual)[..., 0]
-            fine = step.isfinite().all(dim=-1)
-            length = torch.linalg.vector_norm(step, dim=-1)
-            off = fine & (length > SURFACE_TOLERANCE)
-            x[active[off]] -= step[off]
-            arrived[active[fine & (length <= STEP_TOLERANCE)]] = True
-            active = active[fine & (length > STEP_TOLERANCE)]
-        return x, arrived
+        """Return the surface points next to events (N, n), and flags (N,); see `project`."""
+        return project(self.constraints, x, MAX_STEPS)  # pyright: ignore[reportArgumentType]
 
     def encode(self, x: Events) -> Latents:
         """Return the pivots of the surface point next to x, (N, n) -> (N, d)."""

@@ -3,7 +3,14 @@
 from mflow_sbi.constraints.dictionary import Dictionary
 from mflow_sbi.constraints.discovery import discover_constraints
 from mflow_sbi.constraints.polynomials import Constraints
-from mflow_sbi.constraints.projection import project
+from mflow_sbi.constraints.projection import ConstraintFunction, project
 from mflow_sbi.constraints.report import Discovery
 
-__all__ = ["Constraints", "Dictionary", "Discovery", "discover_constraints", "project"]
+__all__ = [
+    "ConstraintFunction",
+    "Constraints",
+    "Dictionary",
+    "Discovery",
+    "discover_constraints",
+    "project",
+]

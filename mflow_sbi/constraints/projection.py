@@ -3,17 +3,28 @@ r"""Projection of events onto the surface F(x) = 0 by steps of least length.
 x <- x - J^T (J J^T)^-1 F(x)
 """
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
-from mflow_sbi.constraints.polynomials import Constraints
+__all__ = ["ConstraintFunction", "project"]
 
-__all__ = ["project"]
+
+class ConstraintFunction(Protocol):
+    """m constraints F of full rank on the data, in standardised observables, float64."""
+
+    ambient_dim: int
+    n_constraints: int
+
+    def with_jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return F(x) and dF/dx, (N, n) -> ((N, m), (N, m, n))."""
+        ...
 
 
 @torch.no_grad()
 def project(
-    constraints: Constraints, x: Tensor, steps: int = 10, tolerance: float = 1e-9
+    constraints: ConstraintFunction, x: Tensor, steps: int = 10, tolerance: float = 1e-9
 ) -> tuple[Tensor, Tensor]:
     """Return events moved onto the surface and whether each has converged.
 
@@ -44,7 +55,7 @@ def project(
     return x, converged
 
 
-def least_step(constraints: Constraints, x: Tensor) -> Tensor:
+def least_step(constraints: ConstraintFunction, x: Tensor) -> Tensor:
     """Return the shortest dx with F + J dx = 0, (N, n); NaN where J is rank deficient."""
     value, jacobian = constraints.with_jacobian(x)
     size = torch.linalg.vector_norm(jacobian, dim=2, keepdim=True)
