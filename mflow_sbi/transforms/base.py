@@ -35,8 +35,8 @@ def _keep_freed_memory() -> None:
     """Let the C library keep freed blocks of up to 31 MiB instead of returning them.
 
     glibc adapts its thresholds to the largest block freed so far; until then every temporary of
-    more than 128 KiB is handed back and faulted in again page by page, which costs up to 40% of
-    an evaluation.  One block, freed untouched, settles it; elsewhere it does nothing.
+    more than 128 KiB is handed back and faulted in again page by page, which took about 30% of
+    a decode.  One block, freed untouched, settles it; elsewhere it does nothing.
     """
     torch.empty(31 * 2**20, dtype=torch.uint8)
 
