@@ -273,8 +273,20 @@ class ImplicitChart(Chart):
         return project(self.constraints, x, MAX_STEPS)  # pyright: ignore[reportArgumentType]
 
     def encode(self, x: Events) -> Latents:
-        """Return the pivots of the surface point next to x, (N, n) -> (N, d)."""
-        return self.nearest(x)[0][:, self.pivots].to(self.start.dtype)
+        """Return the pivots of the surface point next to x, (N, n) -> (N, d).
+
+        Raises:
+            ChartError: events from which no point of the surface is reached, see `nearest`.
+        """
+        points, arrived = self.nearest(x)
+        if not bool(arrived.all()):
+            message = (
+                f"no point of the surface found next to {int((~arrived).sum())} of {len(x)} "
+                "events: expected events near the discovered constraints; select events with "
+                "`nearest`, or take the invertible chart"
+            )
+            raise ChartError(message)
+        return points[:, self.pivots].to(self.start.dtype)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ImplicitChart":  # noqa: FBT001, FBT002
         """Follow moves between devices; only the network follows changes of precision."""

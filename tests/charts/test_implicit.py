@@ -370,3 +370,9 @@ def test_collider_pivots_are_found_from_discovered_constraints(wbf):
     assert arrived.double().mean() >= 0.995
     assert (x - wbf.held_out)[arrived].norm(dim=-1).max() < 1e-4
     assert scale(x[arrived]).abs().max() < 1e-5
+
+
+def test_events_far_from_the_surface_are_refused_by_number(chart):
+    x = torch.full((3, chart.ambient_dim), torch.nan, dtype=torch.float64)
+    with pytest.raises(ChartError, match="next to 3 of 3 events"):
+        chart.encode(x)
