@@ -18,7 +18,7 @@ References:
     Mathematics: S. G. Krantz and H. R. Parks, The Implicit Function Theorem (2002).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -29,6 +29,7 @@ from mflow_sbi.charts.base import Chart
 from mflow_sbi.charts.warm_start import WarmStart
 from mflow_sbi.constraints import ConstraintFunction, project
 from mflow_sbi.errors import ChartError
+from mflow_sbi.float64_buffers import Float64Buffers
 from mflow_sbi.interfaces import Events, Latents
 
 __all__ = ["ConstraintFunction", "ImplicitChart", "ImplicitShape"]
@@ -62,7 +63,7 @@ class ImplicitShape(NamedTuple):
     n_anchors: int = ANCHORS
 
 
-class ImplicitChart(Chart):
+class ImplicitChart(Float64Buffers, Chart):
     """The common zero set of constraints, as a graph over d of its observables.
 
     Args:
@@ -287,16 +288,6 @@ class ImplicitChart(Chart):
             )
             raise ChartError(message)
         return points[:, self.pivots].to(self.start.dtype)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ImplicitChart":  # noqa: FBT001, FBT002
-        """Follow moves between devices; only the network follows changes of precision."""
-        self.start._apply(fn, recurse)
-        device = fn(self.origin).device
-        for module in [self, *self.constraints.modules()]:
-            for name, buffer in module._buffers.items():
-                if buffer is not None:
-                    module._buffers[name] = buffer.to(device)
-        return self
 
 
 class _LinearSplit(NamedTuple):

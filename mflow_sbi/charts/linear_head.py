@@ -6,12 +6,11 @@ B (n, r) are the principal directions whose spread does not vanish, S their spre
 of vanishing spread are linear constraints: every x = m + B S z obeys them to machine precision.
 """
 
-from collections.abc import Callable
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mflow_sbi.errors import ChartError
+from mflow_sbi.float64_buffers import Float64Buffers
 
 __all__ = ["LinearHead"]
 
@@ -20,7 +19,7 @@ NULL_SPREAD = 1e-6
 rounding of float32 files (6e-8), far below any physical resolution."""
 
 
-class LinearHead(nn.Module):
+class LinearHead(Float64Buffers):
     """Whitening that drops the null space, R^n <-> R^r, in float64 whatever the network's dtype.
 
     Args:
@@ -84,11 +83,3 @@ class LinearHead(nn.Module):
     def log_det(self) -> Tensor:
         """Return log sqrt(det of dz/dx on the kept directions) = -sum log S, a scalar."""
         return -torch.log(self.spread).sum()
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "LinearHead":  # noqa: FBT001, FBT002
-        """Follow moves between devices, keep float64."""
-        device = fn(self.mean).device
-        for name, buffer in self._buffers.items():
-            if buffer is not None:
-                self._buffers[name] = buffer.to(device)
-        return self

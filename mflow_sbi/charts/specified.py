@@ -14,7 +14,7 @@ References:
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import combinations_with_replacement
 from typing import Self
 
@@ -25,6 +25,7 @@ from torch import Tensor
 from mflow_sbi.charts.base import Chart
 from mflow_sbi.charts.volume import decoder_jacobian
 from mflow_sbi.errors import ChartError
+from mflow_sbi.float64_buffers import Float64Buffers
 from mflow_sbi.interfaces import Events, Latents
 
 __all__ = ["Circle", "PolynomialSurface", "RingTorus", "SpecifiedChart", "Sphere", "Torus"]
@@ -33,7 +34,7 @@ DECAY = 0.1
 """The polynomial surface flattens as exp(-DECAY |z|^2), as in the published study."""
 
 
-class SpecifiedChart(Chart):
+class SpecifiedChart(Float64Buffers, Chart):
     """A surface known in closed form; float64 whatever the networks around it.
 
     Subclasses give `point`, `latents` and, where it is known, `tangents`.
@@ -107,14 +108,6 @@ class SpecifiedChart(Chart):
             message = f"{name}: expected positive finite numbers, got {list(values)}"
             raise ChartError(message)
         self.register_buffer(name, torch.tensor(values, dtype=torch.float64))
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:  # noqa: FBT001, FBT002
-        """Follow moves between devices, keep float64."""
-        device = fn(self.mean).device
-        for name, buffer in self._buffers.items():
-            if buffer is not None:
-                self._buffers[name] = buffer.to(device)
-        return self
 
 
 class Sphere(SpecifiedChart):

@@ -5,15 +5,17 @@ r"""Polynomial constraints as a module: F(x) and its Jacobian, for standardised 
 Few terms per constraint: gather, multiply, add; the Jacobian term by term likewise.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from mflow_sbi.float64_buffers import Float64Buffers
 
 __all__ = ["Constraints"]
 
 
-class Constraints(nn.Module):
+class Constraints(Float64Buffers):
     """A minimal independent set of m vanishing polynomials, F(x) = 0 on the data.
 
     Always float64, whatever the network's dtype.  Built empty from its integers (for loading) or
@@ -113,11 +115,3 @@ class Constraints(nn.Module):
         flat = flat.index_add_(0, torch.cat(places), torch.cat(pieces))
         jacobian = flat.T.reshape(-1, self.n_constraints, n)
         return self._sum(factors).T, jacobian
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Constraints":  # noqa: FBT001, FBT002
-        """Follow moves between devices, keep float64."""
-        device = fn(self.mean).device
-        for name, buffer in self._buffers.items():
-            if buffer is not None:
-                self._buffers[name] = buffer.to(device)
-        return self
