@@ -39,6 +39,10 @@ class Chart(nn.Module, ABC):
         """Return decode(encode(x)), (N, n) -> (N, n)."""
         return self.decode(self.encode(x))
 
+    def encode_with_flags(self, x: Events) -> tuple[Latents, Tensor]:
+        """Return encode(x) and whether the surface has a point for x, (N, d) and (N,) bool."""
+        return self.encode(x), torch.ones(len(x), dtype=torch.bool, device=x.device)
+
     def decode_with_flags(self, u: Latents) -> tuple[Events, Tensor]:
         """Return decode(u) and whether the surface has a point there, (N, n) and (N,) bool."""
         return self.decode(u), torch.ones(len(u), dtype=torch.bool, device=u.device)

@@ -279,7 +279,7 @@ class ImplicitChart(Float64Buffers, Chart):
         Raises:
             ChartError: events from which no point of the surface is reached, see `nearest`.
         """
-        points, arrived = self.nearest(x)
+        u, arrived = self.encode_with_flags(x)
         if not bool(arrived.all()):
             message = (
                 f"no point of the surface found next to {int((~arrived).sum())} of {len(x)} "
@@ -287,7 +287,12 @@ class ImplicitChart(Float64Buffers, Chart):
                 "`nearest`, or take the invertible chart"
             )
             raise ChartError(message)
-        return points[:, self.pivots].to(self.start.dtype)
+        return u
+
+    def encode_with_flags(self, x: Events) -> tuple[Latents, Tensor]:
+        """Return the pivots of the surface points next to x (N, d), and flags as `nearest`."""
+        points, arrived = self.nearest(x)
+        return points[:, self.pivots].to(self.start.dtype), arrived
 
 
 class _LinearSplit(NamedTuple):
