@@ -86,8 +86,16 @@ class ManifoldSurrogate(Surrogate, Protocol):
         """Return decode(encode(x)), (N, n)."""
         ...
 
+    def project_with_flags(self, x: Events) -> tuple[Events, Tensor]:
+        """Return project(x), NaN where there is no point for x, and whether there is one, (N,)."""
+        ...
+
     def reconstruction_error(self, x: Events) -> Tensor:
         """Return |x - project(x)|_2, (N,)."""
+        ...
+
+    def sample_counted(self, theta: Parameters, seed: int) -> tuple[Events, int]:
+        """Return one event per row of theta, and how many latents had to be drawn again."""
         ...
 
     def log_volume(self, u: Latents) -> Tensor:

@@ -329,6 +329,7 @@ def train(
         parameters=theta_scale,
         metadata=events.metadata.with_ranges_of(theta),
         digests={"training_events": events.digest},
+        notes=beginning.notes,
     )
     surrogate.eval()
     return TrainingResult(TrainedSurrogate(surrogate, record), history)

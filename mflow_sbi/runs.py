@@ -19,10 +19,9 @@ from mflow_sbi.config import RunConfig
 from mflow_sbi.errors import ConfigurationError, MflowSbiError, RunFolderError
 from mflow_sbi.evaluation import (
     Comparison,
-    SurfaceMetrics,
     compare_posteriors,
     marginal_distances,
-    reconstruction_error,
+    projection_metrics,
 )
 from mflow_sbi.events import (
     CLOSURE_TERMS,
@@ -73,9 +72,11 @@ __all__ = [
     "read_history",
     "read_run_config",
     "summary_cells",
-    "surface_metrics",
     "train_run",
 ]
+
+N_DENSITIES = 500
+"""Test events whose exact density `evaluate_run` averages."""
 
 
 def train_run(
@@ -171,25 +172,15 @@ def is_published_study(sample: EventSample) -> bool:
     return sample.observable_names == tuple(o.name for o in WBF_OBSERVABLES)
 
 
-def surface_metrics(surrogate: TrainedSurrogate, test: EventSample, seed: int) -> SurfaceMetrics:
-    """Return closure of events generated at the test events' theta, and reconstruction error."""
-    generated = surrogate.sample(test.require_theta(), seed)
-    error = None
-    if surrogate.is_manifold:
-        scale = surrogate.record.observables
-        error = reconstruction_error(
-            scale.transform(test.x), scale.transform(surrogate.project(test.x))
-        )
-    return SurfaceMetrics(closure(generated) if is_published_study(test) else None, error)
-
-
 def evaluate_run(
     folder: Path, test_paths: str | Sequence[str], reporter: Reporter | None = None
 ) -> dict[str, Any]:
     """Measure a trained run on test events; writes `metrics.json` and two figures.
 
     Density with its measure, reconstruction error, closure of generated, projected and simulated
-    events, two-sample distances of every observable.
+    events, two-sample distances of every observable.  Test events for which no point of the
+    surface is found are counted, and left out of density, reconstruction error and closure of
+    projections; latents without one are drawn again, and their share is told.
     """
     reporter = reporter or Quiet()
     config = read_run_config(folder)
@@ -199,34 +190,46 @@ def evaluate_run(
     title = RECIPES[config.recipe].title
     with reporter.task(f"evaluating {title} on {len(test):,} events") as progress:
         theta = test.require_theta()
-        generated = surrogate.sample(theta, config.seed)
+        generated, n_again = surrogate.sample_counted(theta, config.seed)
         progress(1, 4)
-        surface = surface_metrics(surrogate, test, config.seed)
+        projected, found = surrogate.project_with_flags(test.x)
+        scale = surrogate.record.observables
+        projections = projection_metrics(
+            scale.transform(test.x), scale.transform(projected), found
+        )
         progress(2, 4)
-        few = slice(0, 500)
-        log_prob = surrogate.log_prob(test.x[few], theta[few])
+        few = np.flatnonzero(found)[:N_DENSITIES]
+        log_prob = surrogate.log_prob(test.x[few], theta[few]) if len(few) else np.empty(0)
         progress(3, 4)
-        names = test.observable_names
-        distances = marginal_distances(test.x, generated, names)
+        distances = marginal_distances(test.x, generated, test.observable_names)
+        on_manifold = surrogate.is_manifold
         metrics: dict[str, Any] = {
             "recipe": config.recipe,
+            "notes": list(surrogate.record.notes),
             "n_test_events": len(test),
-            "log_prob_mean": float(np.mean(log_prob)),
-            "log_prob_median": float(np.median(log_prob)),
+            "n_without_projection": projections.n_without_projection,
+            "redrawn_share": n_again / (n_again + len(test)),
+            "log_prob_mean": float(np.mean(log_prob)) if len(few) else None,
+            "log_prob_median": float(np.median(log_prob)) if len(few) else None,
             "log_prob_events": len(log_prob),
             "log_prob_measure": surrogate.surrogate.measure,
-            "reconstruction_error": surface.reconstruction_error,
-            "closure_generated": surface.closure,
+            "reconstruction_error": projections.reconstruction_error if on_manifold else None,
+            "closure_generated": closure(generated) if is_published_study(test) else None,
             "worst_kolmogorov_smirnov": max(d.kolmogorov_smirnov for d in distances),
             "mean_wasserstein": float(np.mean([d.wasserstein for d in distances])),
             "marginals": [asdict(distance) for distance in distances],
             "test_digest": test.digest,
         }
         if is_published_study(test):
-            metrics["closure_projected"] = closure(surrogate.project(test.x))
+            metrics["closure_projected"] = closure(projected[found]) if found.any() else None
             metrics["closure_simulated"] = closure(test.x)
         draw_events({title: generated}, test, folder / "figures")
         progress(4, 4)
+    if projections.n_without_projection:
+        reporter.warn(
+            f"{projections.n_without_projection} of {len(test)} test events have no point of the "
+            "surface next to them; they count in none of density, reconstruction and closure"
+        )
     write_text(folder / METRICS, json.dumps(metrics, indent=1) + "\n")
     return metrics
 

@@ -10,8 +10,10 @@ from mflow_sbi.evaluation.compare import (
 from mflow_sbi.evaluation.metrics import (
     MarginalDistance,
     PosteriorMetrics,
+    ProjectionMetrics,
     marginal_distances,
     posterior_metrics,
+    projection_metrics,
     reconstruction_error,
 )
 
@@ -21,9 +23,11 @@ __all__ = [
     "ComparisonTable",
     "MarginalDistance",
     "PosteriorMetrics",
+    "ProjectionMetrics",
     "SurfaceMetrics",
     "compare_posteriors",
     "marginal_distances",
     "posterior_metrics",
+    "projection_metrics",
     "reconstruction_error",
 ]

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mflow_sbi.errors import EventDataError, ShapeError
 from mflow_sbi.inference import GridPosterior
@@ -17,8 +18,10 @@ from mflow_sbi.interfaces import Array
 __all__ = [
     "MarginalDistance",
     "PosteriorMetrics",
+    "ProjectionMetrics",
     "marginal_distances",
     "posterior_metrics",
+    "projection_metrics",
     "reconstruction_error",
 ]
 
@@ -64,6 +67,20 @@ class MarginalDistance:
     kolmogorov_smirnov: float
     noise: float
     wasserstein: float
+
+
+@dataclass(frozen=True)
+class ProjectionMetrics:
+    """What projections of test events onto a surface say.
+
+    Args:
+        n_without_projection: events for which no point of the surface was found; they are left
+            out of the rest.
+        reconstruction_error: of the others, see `reconstruction_error`; None if there are none.
+    """
+
+    n_without_projection: int
+    reconstruction_error: float | None
 
 
 def posterior_metrics(
@@ -118,6 +135,33 @@ def reconstruction_error(x: Array, projected: Array) -> float:
         message = f"expected x and projected of one shape, got {x.shape} and {projected.shape}"
         raise ShapeError(message)
     return float(np.minimum(np.linalg.norm(x - projected, axis=1), _CLIP).mean())
+
+
+def projection_metrics(x: Array, projected: Array, found: NDArray[np.bool_]) -> ProjectionMetrics:
+    """Return how far events are from their projections, and how many have none.
+
+    Args:
+        x: standardised events, (N, n).
+        projected: their projections, (N, n), of any value where there is none.
+        found: whether there is one, (N,).
+
+    Raises:
+        ShapeError: the arrays do not fit each other.
+        EventDataError: numbers that are not finite where there is a projection.
+
+    Example:
+        >>> x = np.zeros((3, 4))
+        >>> projection_metrics(x, x + 1.0, np.array([True, False, True]))
+        ProjectionMetrics(n_without_projection=1, reconstruction_error=2.0)
+    """
+    if found.shape != x.shape[:1] or projected.shape != x.shape:
+        message = (
+            f"expected x and projected of one shape and flags ({len(x)},), got {x.shape}, "
+            f"{projected.shape} and {found.shape}"
+        )
+        raise ShapeError(message)
+    error = reconstruction_error(x[found], projected[found]) if found.any() else None
+    return ProjectionMetrics(int((~found).sum()), error)
 
 
 def marginal_distances(

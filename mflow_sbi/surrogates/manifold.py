@@ -85,6 +85,15 @@ class ManifoldFlow(nn.Module):
         """Return decode(encode(x)), (N, n) -> (N, n)."""
         return self.chart.project(x)
 
+    def project_with_flags(self, x: Events) -> tuple[Events, Tensor]:
+        """Return project(x), NaN where there is no point for x, and whether there is one, (N,)."""
+        s, found = self.chart.encode_with_flags(x)
+        points = torch.full_like(x, torch.nan, dtype=torch.float64)
+        points[found], arrived = self.chart.decode_with_flags(s[found])
+        found = found.index_put((torch.nonzero(found)[:, 0],), arrived)
+        points[~found] = torch.nan
+        return points, found
+
     def reconstruction_error(self, x: Events) -> Tensor:
         """Return |x - project(x)|_2 in standardised units, (N,)."""
         return torch.linalg.vector_norm(x - self.project(x), dim=-1)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -47,6 +47,7 @@ class SurrogateRecord:
         parameters: standardizer of the p parameters.
         metadata: record of the training events.
         digests: sha256 of the training events.
+        notes: what was found in the training events, e.g. which constraints, one line each.
     """
 
     recipe: str
@@ -57,6 +58,7 @@ class SurrogateRecord:
     parameters: Standardizer
     metadata: EventMetadata
     digests: Mapping[str, str]
+    notes: Sequence[str] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values, with versions."""
@@ -71,6 +73,7 @@ class SurrogateRecord:
             "parameters": self.parameters.to_dict(),
             "metadata": json.loads(self.metadata.to_json()),
             "digests": dict(self.digests),
+            "notes": list(self.notes),
             "versions": {
                 "mflow_sbi": version("mflow_sbi"),
                 "torch": torch.__version__,
@@ -186,18 +189,44 @@ class TrainedSurrogate:
     @torch.no_grad()
     def sample(self, theta: ArrayLike, seed: int) -> Array:
         """Return one event in physical units per row of theta, (N, p) -> (N, n)."""
+        return self.sample_counted(theta, seed)[0]
+
+    @torch.no_grad()
+    def sample_counted(self, theta: ArrayLike, seed: int) -> tuple[Array, int]:
+        """Return `sample`, and how many latents had no point on the surface and were redrawn."""
         rows = _rows(theta, self.surrogate.parameter_dim, "theta")
         standardised = torch.from_numpy(self.record.parameters.transform(rows)).to(self.device)
-        return self._physical(self.surrogate.sample(standardised, seed))
+        if isinstance(self.surrogate, ManifoldSurrogate):
+            events, again = self.surrogate.sample_counted(standardised, seed)
+        else:
+            events, again = self.surrogate.sample(standardised, seed), 0
+        return self._physical(events), again
 
     @torch.no_grad()
     def project(self, x: ArrayLike) -> Array:
-        """Return the nearest decoded events, physical units, (N, n); ambient flows: x itself."""
+        """Return the nearest decoded events, physical units, (N, n); ambient flows: x itself.
+
+        Raises:
+            ChartError: events without a point on the surface; see `project_with_flags`.
+        """
         events = self.standardise(x)
         parts = [
             self.surrogate.decode(self.surrogate.encode(part)) for part in events.split(CHUNK_ROWS)
         ]
         return self._physical(torch.cat(parts))
+
+    @torch.no_grad()
+    def project_with_flags(self, x: ArrayLike) -> tuple[Array, NDArray[np.bool_]]:
+        """Return projected events (N, n), NaN where there is none, and whether there is one, (N,).
+
+        Ambient flows: x itself.
+        """
+        events = self.standardise(x)
+        if not isinstance(self.surrogate, ManifoldSurrogate):
+            return self.project(x), np.ones(len(events), dtype=np.bool_)
+        parts = [self.surrogate.project_with_flags(part) for part in events.split(CHUNK_ROWS)]
+        points, found = (torch.cat(column) for column in zip(*parts, strict=True))
+        return self._physical(points), found.cpu().numpy()
 
     @torch.no_grad()
     def reconstruction_error(self, x: ArrayLike) -> Array:
@@ -260,6 +289,7 @@ def read_record(folder: Path) -> tuple[SurrogateRecord, dict[str, Tensor]]:
             parameters=Standardizer.from_dict(raw["parameters"]),
             metadata=EventMetadata.from_json(json.dumps(raw["metadata"])),
             digests=raw["digests"],
+            notes=tuple(raw.get("notes", ())),
         )
         _require_fitting(record)
     except (KeyError, ValueError, TypeError) as error:

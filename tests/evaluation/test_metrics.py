@@ -8,8 +8,10 @@ from scipy import stats
 
 from mflow_sbi.errors import EventDataError, ShapeError
 from mflow_sbi.evaluation.metrics import (
+    ProjectionMetrics,
     marginal_distances,
     posterior_metrics,
+    projection_metrics,
     reconstruction_error,
 )
 from mflow_sbi.inference import FlatLikelihood, NormalPrior, common_grid, grid_posterior
@@ -22,6 +24,16 @@ def test_reconstruction_error_is_the_clipped_mean_distance() -> None:
     x = np.zeros((3, 2))
     projected = np.array([[3.0, 4.0], [0.0, 0.0], [100.0, 0.0]])
     assert reconstruction_error(x, projected) == pytest.approx((5 + 0 + 10) / 3)
+
+
+def test_events_without_a_projection_are_counted_and_left_out() -> None:
+    x = np.zeros((4, 2))
+    projected = np.array([[3.0, 4.0], [np.nan, np.nan], [0.0, 1.0], [np.nan, 0.0]])
+    found = np.array([True, False, True, False])
+    assert projection_metrics(x, projected, found) == ProjectionMetrics(2, 3.0)
+    assert projection_metrics(x, projected, found & False) == ProjectionMetrics(4, None)
+    with pytest.raises(EventDataError):
+        projection_metrics(x, projected, found | True)
 
 
 def test_reconstruction_error_of_random_pairs() -> None:
@@ -70,6 +82,10 @@ def test_exact_posterior_is_at_distance_zero_of_itself() -> None:
 
 ERRORS = {
     "other shape": (lambda: reconstruction_error(np.zeros((2, 3)), np.zeros((2, 4))), ShapeError),
+    "flags": (
+        lambda: projection_metrics(np.zeros((2, 3)), np.zeros((2, 3)), np.ones(3, dtype=bool)),
+        ShapeError,
+    ),
     "no table": (lambda: reconstruction_error(np.zeros(3), np.zeros(3)), ShapeError),
     "NaN": (
         lambda: reconstruction_error(np.full((1, 2), np.nan), np.zeros((1, 2))),
