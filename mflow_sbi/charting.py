@@ -23,7 +23,7 @@ from mflow_sbi.charts import (
     build_implicit_chart,
     build_invertible_chart,
 )
-from mflow_sbi.constraints import Constraints, Discovery, discover_constraints
+from mflow_sbi.constraints import Constraints, Dictionary, Discovery, discover_constraints
 from mflow_sbi.errors import ChartError
 from mflow_sbi.flows import FlowOptions
 from mflow_sbi.interfaces import Array
@@ -42,6 +42,11 @@ __all__ = [
 ]
 
 
+LEAST_FOUND = 0.9
+"""Share of events that Newton must give back from the best pivots: a surface that folds over every
+choice of pivots, like a whole sphere, loses a branch."""
+
+
 def invertible_options() -> FlowOptions:
     """Return the default architecture of the invertible chart."""
     return FlowOptions(layers=6, hidden=128, blocks=2, coupling="affine")
@@ -55,11 +60,13 @@ class ImplicitOptions:
         hidden: width of the network that tells Newton where to begin.
         blocks: its residual blocks.
         epochs: its passes over the events.
+        degree: largest degree of the monomials of which constraints are made.
     """
 
     hidden: int = 96
     blocks: int = 2
     epochs: int = 10
+    degree: int = 2
 
 
 @dataclass(frozen=True)
@@ -107,21 +114,33 @@ def fit_chart(
     """
     if isinstance(options, FlowOptions):
         return _fit_invertible(events, latent_dim, options, seed, ())
+    if isinstance(options, ImplicitOptions):
+        return _fit_discovered(events, options, seed)
+    try:
+        return _fit_discovered(events, options.implicit, seed)
+    except ChartError as error:
+        notes = (f"{error}; the chart is an invertible flow",)
+    return _fit_invertible(events, latent_dim, options.invertible, seed, notes)
+
+
+def _fit_discovered(events: ChartingEvents, options: ImplicitOptions, seed: int) -> FittedChart:
+    """Return an implicit chart on the constraints found, or say why there is none."""
     discovery = discover_constraints(
-        events.physical, events.mean, events.std, names=events.names, seed=seed
+        events.physical,
+        events.mean,
+        events.std,
+        names=events.names,
+        dictionary=Dictionary(degree=options.degree),
+        seed=seed,
     )
     found = f"constraints of the observables: {discovery.verdict} ({discovery.reason})"
     if discovery.constraints is not None:
-        implicit = options.implicit if isinstance(options, AutomaticOptions) else options
-        return _fit_implicit(events, discovery, implicit, seed, found)
-    if isinstance(options, ImplicitOptions):
-        message = (
-            f"an implicit chart needs exact constraints, found {found}; take the invertible "
-            "chart (chart: invertible) for these events"
-        )
-        raise ChartError(message)
-    notes = (f"{found}; the chart is an invertible flow",)
-    return _fit_invertible(events, latent_dim, options.invertible, seed, notes)
+        return _fit_implicit(events, discovery, options, seed, found)
+    message = (
+        f"an implicit chart needs exact constraints, found {found}; take the invertible "
+        "chart (chart: invertible) for these events"
+    )
+    raise ChartError(message)
 
 
 def _fit_invertible(
@@ -151,6 +170,13 @@ def _fit_implicit(
     )
     best = choice.best
     pivots = ", ".join(events.names[i] for i in best.pivots)
+    if best.found < LEAST_FOUND:
+        message = (
+            f"{found}, but the surface folds: over the best pivots ({pivots}) Newton gives back "
+            f"only {best.found:.0%} of the events, expected {LEAST_FOUND:.0%}; take the "
+            "invertible chart, or select events of one branch"
+        )
+        raise ChartError(message)
     notes = (
         f"{found}; the chart is implicit, {chart.latent_dim} latents: {pivots}",
         f"Newton gives back {best.found:.2%} of held-out events before training its start",

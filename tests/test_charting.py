@@ -1,5 +1,6 @@
 """Charts by what the data deserve: found, made again from files, and refused."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,7 +8,14 @@ import numpy as np
 import pytest
 
 from mflow_sbi.errors import ChartError, ConfigurationError
-from mflow_sbi.events import EventSample, closure, read_events
+from mflow_sbi.events import (
+    EventMetadata,
+    EventSample,
+    Observable,
+    Parameter,
+    closure,
+    read_events,
+)
 from mflow_sbi.recipes import RECIPES, TrainingResult, load_surrogate, train
 from mflow_sbi.training import FitSettings
 
@@ -99,6 +107,51 @@ def test_noisy_events_fall_back_to_the_invertible_chart_and_say_why(size):
 def test_an_implicit_chart_of_noisy_events_is_refused():
     with pytest.raises(ChartError, match="chart: invertible"):
         _train("mflow", {"chart": "implicit", **FLOWS}, _noisy(1e-5))
+
+
+def _points(write: Callable[[np.ndarray, np.random.Generator], np.ndarray]) -> EventSample:
+    """Return 2500 events with the given observables of a uniform angle, and that angle's theta."""
+    rng = np.random.default_rng(4)
+    x = write(rng.uniform(-np.pi, np.pi, 2500), rng)
+    names = [f"x{k}" for k in range(x.shape[1])]
+    metadata = EventMetadata(
+        process="toy",
+        tree="events",
+        layout="flat",
+        parameters=(Parameter("theta"),),
+        observables=tuple(Observable(name, name) for name in names),
+    )
+    return EventSample(x=x, metadata=metadata, theta=rng.normal(size=(len(x), 1)))
+
+
+def _circle(angle: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return np.stack([np.cos(angle), np.sin(angle)], axis=1)
+
+
+def _part_of_a_ring(angle: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    along, around = 0.3 * angle, 0.3 * rng.uniform(-np.pi, np.pi, len(angle))
+    width = 2 + np.cos(around)
+    return np.stack([width * np.cos(along), width * np.sin(along), np.sin(around)], axis=1)
+
+
+def test_a_surface_that_folds_over_all_pivots_is_no_implicit_chart():
+    with pytest.raises(ChartError, match="folds"):
+        _train("mflow", {"chart": "implicit", **FLOWS}, _points(_circle))
+    options = {"latent_dim": 1, "chart": {"kind": "automatic", "invertible": SMALL_FLOW}, **FLOWS}
+    result, notes = _train("mflow", options, _points(_circle))
+    assert "folds" in notes[0]
+    assert result.surrogate.record.options["chart"]["kind"] == "invertible"
+    assert result.surrogate.record.notes == tuple(notes)
+
+
+def test_constraints_of_higher_degree_are_found_where_they_are_asked_for():
+    events = _points(_part_of_a_ring)
+    chart = {"kind": "implicit", "epochs": 1, "hidden": 8}
+    result, notes = _train("mflow", {"chart": {**chart, "degree": 4}, **FLOWS}, events)
+    assert "1 constraints, a surface of 2 dimensions" in notes[0]
+    assert result.surrogate.reconstruction_error(events.x).max() < 1e-4
+    with pytest.raises(ChartError, match="none"):
+        _train("mflow", {"chart": chart, **FLOWS}, events)
 
 
 def test_the_known_surface_takes_its_own_observables_only():
