@@ -6,18 +6,24 @@ from mflow_sbi.training.objectives import (
     LatentNegativeLogProb,
     Objective,
     Reconstruction,
+    ReconstructionDistance,
     ReferenceNegativeLogProb,
     TrainingBatch,
 )
+from mflow_sbi.training.optimisers import AdamW, Muon, Optimiser
 from mflow_sbi.training.schedules import Phase, Schedule
 
 __all__ = [
+    "AdamW",
     "FitSettings",
     "HistoryRecord",
     "LatentNegativeLogProb",
+    "Muon",
     "Objective",
+    "Optimiser",
     "Phase",
     "Reconstruction",
+    "ReconstructionDistance",
     "ReferenceNegativeLogProb",
     "Schedule",
     "TrainingBatch",

@@ -109,20 +109,20 @@ EpochCallback = Callable[[HistoryRecord], None]
 class _PhaseState:
     """What a phase carries from epoch to epoch."""
 
-    optimizer: torch.optim.AdamW
+    optimizer: torch.optim.Optimizer
     steps_done: int = 0
     best_validation: float = math.inf
     epochs_since_best: int = 0
     best_tensors: dict[str, Tensor] | None = None
 
 
-def _parameters(surrogate: Trainable, phase: Phase) -> list[nn.Parameter]:
+def _parts(surrogate: Trainable, phase: Phase) -> list[nn.Module]:
     parts = surrogate.trainable_parts
     unknown = sorted(set(phase.trains) - set(parts))
     if unknown:
         message = f"phase {phase.name!r} trains {unknown}, but the parts are {sorted(parts)}"
         raise TrainingError(message)
-    return [parameter for name in phase.trains for parameter in parts[name].parameters()]
+    return [parts[name] for name in phase.trains]
 
 
 def learning_rate_share(step: int, total: int) -> float:
@@ -216,10 +216,8 @@ class _Run:
     def state_of(self, phase: Phase) -> _PhaseState:
         """Return the optimiser state of a phase, made on first use and kept across cycles."""
         if phase.name not in self.states:
-            parameters = _parameters(self.surrogate, phase)
-            optimizer = torch.optim.AdamW(
-                parameters, lr=phase.learning_rate, weight_decay=phase.weight_decay, fused=True
-            )
+            parts = _parts(self.surrogate, phase)
+            optimizer = phase.optimiser.build(parts, phase.learning_rate, phase.weight_decay)
             self.states[phase.name] = _PhaseState(optimizer)
         return self.states[phase.name]
 

@@ -1,10 +1,11 @@
 """Schedules: ordered phases of weighted objectives on named parts, repeated for some cycles."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from mflow_sbi.errors import ConfigurationError
 from mflow_sbi.training.objectives import Objective
+from mflow_sbi.training.optimisers import AdamW, Optimiser
 
 __all__ = ["Phase", "Schedule"]
 
@@ -21,6 +22,7 @@ class Phase:
         batch_size: events per step.
         learning_rate: peak of the warm-up and cosine decay.
         patience: epochs without improvement on held-out events before the phase stops.
+        optimiser: how gradients become steps.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Phase:
     weight_decay: float = 1e-5
     clip_norm: float = 10.0
     patience: int = 10
+    optimiser: Optimiser = field(default_factory=AdamW)
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "patience"):
