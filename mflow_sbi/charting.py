@@ -3,6 +3,8 @@
 | options | chart | needs |
 |---|---|---|
 | `FlowOptions` | invertible flow, learned by reconstruction | nothing |
+| `EncodedOptions` | the same behind a free encoder | nothing |
+| `NetworkOptions` | free encoder and decoder, learned by reconstruction | nothing |
 | `ImplicitOptions` | discovered constraints, solved by Newton | constraints exact to precision |
 | `AutomaticOptions` | implicit where the constraints are exact, invertible otherwise | nothing |
 """
@@ -18,8 +20,10 @@ from mflow_sbi.charts import (
     ColliderChart,
     ImplicitChart,
     ImplicitShape,
-    InvertibleChart,
     LinearHead,
+    NetworkOptions,
+    build_autoencoder_chart,
+    build_encoded_chart,
     build_implicit_chart,
     build_invertible_chart,
 )
@@ -32,6 +36,7 @@ __all__ = [
     "AutomaticOptions",
     "ChartOptions",
     "ChartingEvents",
+    "EncodedOptions",
     "FittedChart",
     "ImplicitOptions",
     "collider_chart",
@@ -50,6 +55,14 @@ choice of pivots, like a whole sphere, loses a branch."""
 def invertible_options() -> FlowOptions:
     """Return the default architecture of the invertible chart."""
     return FlowOptions(layers=6, hidden=128, blocks=2, coupling="affine")
+
+
+@dataclass(frozen=True)
+class EncodedOptions:
+    """Chart of the M_e-flow: a free encoder, and the invertible map whose surface it reads."""
+
+    encoder: NetworkOptions = field(default_factory=NetworkOptions)
+    decoder: FlowOptions = field(default_factory=invertible_options)
 
 
 @dataclass(frozen=True)
@@ -77,7 +90,8 @@ class AutomaticOptions:
     invertible: FlowOptions = field(default_factory=invertible_options)
 
 
-ChartOptions: TypeAlias = FlowOptions | ImplicitOptions | AutomaticOptions
+LearnedOptions: TypeAlias = FlowOptions | EncodedOptions | NetworkOptions
+ChartOptions: TypeAlias = LearnedOptions | ImplicitOptions | AutomaticOptions
 Shape: TypeAlias = Mapping[str, int]
 
 
@@ -112,15 +126,15 @@ def fit_chart(
         ChartError: an implicit chart was asked for, but the data obey no exact constraints, or
             no pivots determine the surface.
     """
-    if isinstance(options, FlowOptions):
-        return _fit_invertible(events, latent_dim, options, seed, ())
+    if isinstance(options, LearnedOptions):
+        return _fit_learned(events, latent_dim, options, seed, ())
     if isinstance(options, ImplicitOptions):
         return _fit_discovered(events, options, seed)
     try:
         return _fit_discovered(events, options.implicit, seed)
     except ChartError as error:
         notes = (f"{error}; the chart is an invertible flow",)
-    return _fit_invertible(events, latent_dim, options.invertible, seed, notes)
+    return _fit_learned(events, latent_dim, options.invertible, seed, notes)
 
 
 def _fit_discovered(events: ChartingEvents, options: ImplicitOptions, seed: int) -> FittedChart:
@@ -143,20 +157,25 @@ def _fit_discovered(events: ChartingEvents, options: ImplicitOptions, seed: int)
     raise ChartError(message)
 
 
-def _fit_invertible(
+def _fit_learned(
     events: ChartingEvents,
     latent_dim: int,
-    options: FlowOptions,
+    options: LearnedOptions,
     seed: int,
     notes: tuple[str, ...],
 ) -> FittedChart:
     head = LinearHead.fit(events.x)
-    chart = build_invertible_chart(head, latent_dim, options, seed)
-    return FittedChart(chart, _invertible_shape(chart), options, notes)
+    shape = {"rank": head.rank, "latent_dim": latent_dim}
+    return FittedChart(_learned_chart(head, latent_dim, options, seed), shape, options, notes)
 
 
-def _invertible_shape(chart: InvertibleChart) -> Shape:
-    return {"rank": chart.head.rank, "latent_dim": chart.latent_dim}
+def _learned_chart(head: LinearHead, latent_dim: int, options: LearnedOptions, seed: int) -> Chart:
+    """Return the untrained chart that reconstruction is to move."""
+    if isinstance(options, FlowOptions):
+        return build_invertible_chart(head, latent_dim, options, seed)
+    if isinstance(options, EncodedOptions):
+        return build_encoded_chart(head, latent_dim, options.encoder, options.decoder, seed)
+    return build_autoencoder_chart(head, latent_dim, options, seed)
 
 
 def _fit_implicit(
@@ -188,9 +207,9 @@ def _fit_implicit(
 
 def rebuild_chart(shape: Shape, ambient_dim: int, options: ChartOptions, seed: int) -> Chart:
     """Return the chart of these integers and options, to be filled by `load_state_dict`."""
-    if isinstance(options, FlowOptions):
+    if isinstance(options, LearnedOptions):
         head = LinearHead(ambient_dim, shape["rank"])
-        return build_invertible_chart(head, shape["latent_dim"], options, seed)
+        return _learned_chart(head, shape["latent_dim"], options, seed)
     constraints = Constraints.empty(**_part(shape, "constraints."))
     return ImplicitChart(constraints, ImplicitShape(**_part(shape, "implicit.")))
 

@@ -105,12 +105,15 @@ def build_transform(
         context_dim: number of parameters that condition each coupling layer (0: none).
         options: the architecture.
         keep_order: with k > 0 the first layer leaves the order alone and lets the first k
-            features set the others, so that the map starts as a graph over those k.
+            features set the others, and the last one restores the order: the map starts at the
+            identity and can become a graph over those k.
     """
     layers = []
+    total = torch.arange(features)
     for index in range(options.layers):
         first = index == 0 and 0 < keep_order < features
         order = torch.arange(features) if first else torch.randperm(features)
+        total = total[order]
         layers.append(PermutedLULinear(order))
         layers.append(
             Coupling(
@@ -122,7 +125,7 @@ def build_transform(
                 blocks=options.blocks,
             )
         )
-    layers.append(PermutedLULinear(torch.arange(features)))
+    layers.append(PermutedLULinear(torch.argsort(total) if keep_order else torch.arange(features)))
     return Composite(layers)
 
 

@@ -8,9 +8,11 @@ from typing import Any
 from mflow_sbi.charting import (
     AutomaticOptions,
     ChartOptions,
+    EncodedOptions,
     ImplicitOptions,
     invertible_options,
 )
+from mflow_sbi.charts import NetworkOptions
 from mflow_sbi.errors import ConfigurationError
 from mflow_sbi.flows import FlowOptions
 
@@ -18,6 +20,8 @@ __all__ = ["parse_options", "plain_options"]
 
 CHARTS: Mapping[str, type] = {
     "invertible": FlowOptions,
+    "encoded": EncodedOptions,
+    "autoencoder": NetworkOptions,
     "implicit": ImplicitOptions,
     "automatic": AutomaticOptions,
 }
@@ -67,7 +71,7 @@ def _parse(defaults: Any, values: Mapping[str, Any], where: str) -> Any:  # noqa
 def _parse_value(default: object, value: Any, where: str) -> Any:  # noqa: ANN401
     """Return a plain value of the default's type, or options with the named ones changed."""
     if where.endswith(", chart") and isinstance(value, str | Mapping):
-        return _parse_chart(value, where)
+        return _parse_chart(default, value, where)
     if is_dataclass(default) and isinstance(value, Mapping):
         return _parse(default, value, where)
     if type(value) is int and type(default) is float:
@@ -78,9 +82,10 @@ def _parse_value(default: object, value: Any, where: str) -> Any:  # noqa: ANN40
     return value
 
 
-def _parse_chart(value: str | Mapping[str, Any], where: str) -> ChartOptions:
-    """Return the options of a chart: its kind, or a mapping with `kind` (default: invertible)."""
-    given = {"kind": value} if isinstance(value, str) else {"kind": "invertible", **value}
+def _parse_chart(default: object, value: str | Mapping[str, Any], where: str) -> ChartOptions:
+    """Return the options of a chart: its kind, or a mapping with `kind` (that of the default)."""
+    usual = next(kind for kind, of_kind in CHARTS.items() if isinstance(default, of_kind))
+    given = {"kind": value} if isinstance(value, str) else {"kind": usual, **value}
     kind = given.pop("kind")
     if kind not in CHARTS:
         message = f"{where}: expected one of {sorted(CHARTS)}, got {kind!r}"

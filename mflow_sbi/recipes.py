@@ -3,12 +3,13 @@
 | recipe | surrogate | measure | default schedule |
 |---|---|---|---|
 | `mflow` | manifold-learning flow (arXiv:2003.13913) | manifold | manifold, reference, density |
+| `emflow` | M-flow with a free encoder (same paper) | manifold | the same |
 | `fom` | flow on the prescribed surface of WBF events | manifold | reference, density |
 | `af` | ambient flow | ambient | reference, density |
 
-The `mflow` learns its chart by reconstruction (`chart: invertible`), or solves constraints found
-in the data (`chart: implicit`; then there is no manifold phase), whichever the data deserve
-(`chart: automatic`).
+The `mflow` learns its chart by reconstruction (`chart: invertible`, or `autoencoder`: free both
+ways), or solves constraints found in the data (`chart: implicit`; then there is no manifold
+phase), whichever the data deserve (`chart: automatic`).
 """
 
 import difflib
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from mflow_sbi.charting import (
     ChartingEvents,
     ChartOptions,
+    EncodedOptions,
     collider_chart,
     fit_chart,
     invertible_options,
@@ -85,6 +87,13 @@ class ManifoldOptions:
     chart: ChartOptions = field(default_factory=invertible_options)
     reference: FlowOptions = field(default_factory=_reference_options)
     density: FlowOptions = field(default_factory=_density_options)
+
+
+@dataclass(frozen=True)
+class EncodedManifoldOptions(ManifoldOptions):
+    """Architecture of the M_e-flow: the same, its chart behind a free encoder."""
+
+    chart: ChartOptions = field(default_factory=EncodedOptions)
 
 
 @dataclass(frozen=True)
@@ -210,6 +219,16 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             paper="arXiv:2003.13913",
             measure=ManifoldFlow.measure,
             options=ManifoldOptions,
+            begin=_begin_mflow,
+            rebuild=_rebuild_mflow,
+            schedule=Schedule((_MANIFOLD_PHASE, _REFERENCE_PHASE, _DENSITY_PHASE)),
+        ),
+        "emflow": Recipe(
+            name="emflow",
+            title="M-flow with a free encoder",
+            paper="arXiv:2003.13913",
+            measure=ManifoldFlow.measure,
+            options=EncodedManifoldOptions,
             begin=_begin_mflow,
             rebuild=_rebuild_mflow,
             schedule=Schedule((_MANIFOLD_PHASE, _REFERENCE_PHASE, _DENSITY_PHASE)),

@@ -1,7 +1,13 @@
 """Charts: maps between latents u in R^d and surfaces in R^n, with their exact volume."""
 
+from mflow_sbi.charts.autoencoder import (
+    AutoencoderChart,
+    NetworkOptions,
+    build_autoencoder_chart,
+)
 from mflow_sbi.charts.base import Chart
 from mflow_sbi.charts.collider import ColliderChart
+from mflow_sbi.charts.encoded import EncodedChart, build_encoded_chart
 from mflow_sbi.charts.implicit import ImplicitChart, ImplicitShape
 from mflow_sbi.charts.invertible import InvertibleChart, build_invertible_chart
 from mflow_sbi.charts.linear_head import LinearHead
@@ -15,12 +21,17 @@ from mflow_sbi.charts.volume import (
 
 __all__ = [
     "CHUNK_ROWS",
+    "AutoencoderChart",
     "Chart",
     "ColliderChart",
+    "EncodedChart",
     "ImplicitChart",
     "ImplicitShape",
     "InvertibleChart",
     "LinearHead",
+    "NetworkOptions",
+    "build_autoencoder_chart",
+    "build_encoded_chart",
     "build_implicit_chart",
     "build_invertible_chart",
     "choose_pivots",

@@ -18,7 +18,7 @@ from mflow_sbi.flows import FlowOptions, build_transform, seeded
 from mflow_sbi.interfaces import Events, Latents
 from mflow_sbi.transforms import Composite
 
-__all__ = ["InvertibleChart", "build_invertible_chart"]
+__all__ = ["InvertibleChart", "build_invertible_chart", "require_latent_dim"]
 
 
 class InvertibleChart(Chart):
@@ -78,12 +78,17 @@ def build_invertible_chart(
     Raises:
         ConfigurationError: latent_dim exceeds the linear rank of the data.
     """
+    require_latent_dim(head, latent_dim)
+    with seeded(seed):
+        transform = build_transform(head.rank, 0, options, keep_order=latent_dim)
+    return InvertibleChart(head, transform, latent_dim)
+
+
+def require_latent_dim(head: LinearHead, latent_dim: int) -> None:
+    """Raise ConfigurationError where latent_dim exceeds the linear rank of the data."""
     if not 0 < latent_dim <= head.rank:
         message = (
             f"latent_dim: expected 1 to {head.rank} (the linear rank of the data), "
             f"got {latent_dim}"
         )
         raise ConfigurationError(message)
-    with seeded(seed):
-        transform = build_transform(head.rank, 0, options, keep_order=latent_dim)
-    return InvertibleChart(head, transform, latent_dim)

@@ -92,7 +92,7 @@ class Muon:
         return _MuonAdamW(matrices, others, learning_rate, weight_decay, self)
 
 
-def _hidden_matrices(part: nn.Module) -> list[nn.Parameter]:
+def _hidden_matrices(part: nn.Module) -> list[Tensor]:
     """Return the weights of square linear layers, those between equal hidden layers."""
     return [
         module.weight
@@ -124,8 +124,8 @@ class _MuonAdamW(torch.optim.AdamW):
 
     def __init__(
         self,
-        matrices: Sequence[nn.Parameter],
-        others: Sequence[nn.Parameter],
+        matrices: Sequence[Tensor],
+        others: Sequence[Tensor],
         learning_rate: float,
         weight_decay: float,
         options: Muon,

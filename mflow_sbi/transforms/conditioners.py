@@ -1,4 +1,4 @@
-"""Networks that give a coupling layer its parameters."""
+"""Networks: those that give a coupling layer its parameters, and free ones."""
 
 from collections.abc import Callable
 from typing import TypeAlias
@@ -6,9 +6,10 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
+from mflow_sbi.transforms.base import event_blocks
 from mflow_sbi.transforms.elementwise import linear_columns
 
-__all__ = ["ResidualConditioner"]
+__all__ = ["ResidualConditioner", "ResidualNetwork"]
 
 
 Carry: TypeAlias = Callable[[Tensor, slice], Tensor]
@@ -149,3 +150,43 @@ class ResidualConditioner(nn.Module):
             return _scaled(moved, slope[:, events])
 
         return value, carry
+
+
+class ResidualNetwork(nn.Module):
+    """A free map R^in -> R^out: y = A x + b + W a(x), a the activations of a residual network.
+
+    Starts at A x, where A keeps the first numbers and drops, or leaves at zero, the others.
+    """
+
+    def __init__(self, in_features: int, out_features: int, *, hidden: int, blocks: int) -> None:
+        super().__init__()
+        self.straight = nn.Linear(in_features, out_features)
+        self.bent = ResidualConditioner(
+            in_features, out_features, context_dim=0, hidden=hidden, blocks=blocks
+        )
+        with torch.no_grad():
+            self.straight.weight.copy_(torch.eye(out_features, in_features))
+            self.straight.bias.zero_()
+
+    def _summed(self, columns: Tensor, activations: Tensor) -> Tensor:
+        """Return y (out, N) from x (in, N) and a (hidden, N)."""
+        last = self.bent.last
+        total = linear_columns(self.straight.weight, columns, self.straight.bias)
+        return total + linear_columns(last.weight, activations, last.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return y, (N, in) -> (N, out)."""
+        columns = x.T
+        return self._summed(columns, self.bent(columns)).T
+
+    def with_jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return y and dy/dx, tangents carried by hand, (N, in) -> (N, out), (N, out, in)."""
+        columns = x.T
+        activations, carry = self.bent.with_carrier(columns)
+        start = torch.eye(len(columns), dtype=x.dtype, device=x.device)[..., None]
+        moved = [
+            linear_columns(self.bent.last.weight, carry(start, events))
+            for events in event_blocks(len(x))
+        ]
+        along = self.straight.weight[..., None] + torch.cat(moved, dim=-1)
+        return self._summed(columns, activations).T, along.permute(2, 0, 1)

@@ -10,7 +10,11 @@ from torch.func import jacrev, vmap
 
 from mflow_sbi.charts import (
     Chart,
+    EncodedChart,
     LinearHead,
+    NetworkOptions,
+    build_autoencoder_chart,
+    build_encoded_chart,
     build_invertible_chart,
     decoder_jacobian,
     exact_log_volume,
@@ -47,10 +51,31 @@ def _invertible(coupling) -> Chart:
     return _perturbed(build_invertible_chart(head, LATENT, options, seed=1))
 
 
-CHARTS: dict[str, Callable[[], Chart]] = {
+NETWORK = NetworkOptions(hidden=16, blocks=2)
+
+
+def _encoded() -> Chart:
+    options = FlowOptions(layers=3, hidden=16, blocks=1, coupling="affine")
+    head = LinearHead.fit(_surface(500, 0))
+    return _perturbed(build_encoded_chart(head, LATENT, NETWORK, options, seed=1))
+
+
+def _autoencoder() -> Chart:
+    head = LinearHead.fit(_surface(500, 0))
+    return _perturbed(build_autoencoder_chart(head, LATENT, NETWORK, seed=1))
+
+
+INVERTING: dict[str, Callable[[], Chart]] = {
     "invertible-spline": lambda: _invertible("spline"),
     "invertible-affine": lambda: _invertible("affine"),
 }
+CHARTS = INVERTING | {"encoded": _encoded, "autoencoder": _autoencoder}
+
+
+@pytest.fixture(params=INVERTING.values(), ids=list(INVERTING))
+def inverting(request: pytest.FixtureRequest) -> Chart:
+    """Return a chart whose encoder inverts its decoder by construction."""
+    return request.param()
 
 
 @pytest.fixture(params=CHARTS.values(), ids=list(CHARTS))
@@ -63,13 +88,27 @@ def latents() -> Tensor:
     return torch.randn(200, LATENT, generator=torch.Generator().manual_seed(2)).double()
 
 
-def test_encode_undoes_decode(chart, latents):
-    torch.testing.assert_close(chart.encode(chart.decode(latents)), latents, atol=1e-10, rtol=0)
+def test_encode_undoes_decode(inverting, latents):
+    again = inverting.encode(inverting.decode(latents))
+    torch.testing.assert_close(again, latents, atol=1e-10, rtol=0)
 
 
-def test_projection_is_idempotent(chart):
-    once = chart.project(_surface(200, 3))
-    torch.testing.assert_close(chart.project(once), once, atol=1e-9, rtol=1e-10)
+def test_projection_is_idempotent(inverting):
+    once = inverting.project(_surface(200, 3))
+    torch.testing.assert_close(inverting.project(once), once, atol=1e-9, rtol=1e-10)
+
+
+def test_charts_begin_at_the_leading_principal_directions():
+    head = LinearHead.fit(_surface(500, 0))
+    x = _surface(50, 7)
+    flat = head.inverse(torch.nn.functional.pad(head(x)[:, :LATENT], (0, head.rank - LATENT)))
+    options = FlowOptions(layers=2, hidden=16, coupling="affine")
+    for chart in (
+        build_invertible_chart(head, LATENT, options, seed=1),
+        build_encoded_chart(head, LATENT, NETWORK, options, seed=1),
+        build_autoencoder_chart(head, LATENT, NETWORK, seed=1),
+    ):
+        torch.testing.assert_close(chart.project(x), flat, atol=1e-5, rtol=1e-5)
 
 
 def test_log_volume_is_that_of_the_autodiff_jacobian(chart, latents):
@@ -121,9 +160,16 @@ def test_log_volume_has_gradients(chart, latents):
     assert close.float().mean() > 0.97  # all but steps across a knot
 
 
-def test_linear_constraints_hold_to_machine_precision_even_in_float32(latents):
-    chart = _invertible("spline").float()
-    x = chart.decode(latents.float())
+def test_the_encoded_chart_has_the_surface_of_its_invertible_one(latents):
+    chart = _encoded()
+    assert isinstance(chart, EncodedChart)
+    assert torch.equal(chart.decode(latents), chart.chart.decode(latents))
+    x = _surface(50, 7)
+    assert not torch.allclose(chart.encode(x), chart.chart.encode(x), atol=1e-2)
+
+
+def test_linear_constraints_hold_to_machine_precision_even_in_float32(chart, latents):
+    x = chart.float().decode(latents.float())
     assert x.dtype == torch.float64
     assert (x[:, 6] - x[:, 0] - x[:, 1]).abs().max() < 1e-12
     assert (x[:, 7] - x[:, 3] + x[:, 2]).abs().max() < 1e-12
@@ -166,12 +212,22 @@ def _flat_gram(u: Tensor) -> Tensor:
             "expected 1 to 5",
         ),
         (
+            lambda: build_autoencoder_chart(LinearHead(9, 5), 0, NetworkOptions(), 0),
+            ConfigurationError,
+            "expected 1 to 5 .*, got 0",
+        ),
+        (
+            lambda: NetworkOptions(hidden=0),
+            ConfigurationError,
+            "hidden width of at least 1",
+        ),
+        (
             lambda: exact_log_volume(_flat_gram, torch.randn(4, 2)),
             ChartError,
             "at 4 of 4 points",
         ),
     ],
-    ids=["too few events", "no spread", "latent_dim", "rank-deficient"],
+    ids=["too few", "no spread", "latent_dim", "no latents", "no width", "rank-deficient"],
 )
 def test_refuses(call, error, message):
     with pytest.raises(error, match=message):
