@@ -20,6 +20,7 @@ from mflow_sbi.errors import (
 from mflow_sbi.events import EventMetadata, EventSample, Observable, Parameter
 from mflow_sbi.interfaces import EncodedLikelihood, ManifoldSurrogate
 from mflow_sbi.recipes import RECIPES, TrainingResult, load_surrogate, train
+from mflow_sbi.surrogates import ManifoldFlow
 from mflow_sbi.training import FitSettings
 
 NAMES = ("a", "b", "c", "d", "total")
@@ -151,6 +152,7 @@ def test_projection_only_where_there_is_a_surface(trained):
     error = trained.surrogate.reconstruction_error(x)
     if trained.surrogate.is_manifold:
         assert isinstance(trained.surrogate.surrogate, ManifoldSurrogate)
+        assert isinstance(trained.surrogate.surrogate, ManifoldFlow)
         if not isinstance(trained.surrogate.surrogate.chart, InvertibleChart):
             return  # a free encoder undoes the decoder only as far as it has learned to
         again = trained.surrogate.reconstruction_error(trained.surrogate.project(x))

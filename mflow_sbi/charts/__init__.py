@@ -7,6 +7,7 @@ from mflow_sbi.charts.autoencoder import (
 )
 from mflow_sbi.charts.base import Chart
 from mflow_sbi.charts.collider import ColliderChart
+from mflow_sbi.charts.constrained import project_onto_constraints
 from mflow_sbi.charts.encoded import EncodedChart, build_encoded_chart
 from mflow_sbi.charts.implicit import ImplicitChart, ImplicitShape
 from mflow_sbi.charts.invertible import InvertibleChart, build_invertible_chart
@@ -38,4 +39,5 @@ __all__ = [
     "decoder_jacobian",
     "exact_log_volume",
     "gram_matrix",
+    "project_onto_constraints",
 ]

@@ -19,6 +19,7 @@ from mflow_sbi.charts import (
     decoder_jacobian,
     exact_log_volume,
     gram_matrix,
+    project_onto_constraints,
 )
 from mflow_sbi.errors import ChartError, ConfigurationError
 from mflow_sbi.flows import FlowOptions
@@ -232,3 +233,32 @@ def _flat_gram(u: Tensor) -> Tensor:
 def test_refuses(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+class _Sphere:
+    """F(x) = |x|^2 - 1 in the first three of nine observables."""
+
+    ambient_dim, n_constraints = 9, 1
+
+    def with_jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        value = x[:, :3].square().sum(dim=1, keepdim=True) - 1
+        return value, torch.nn.functional.pad(2 * x[:, None, :3], (0, 6))
+
+
+def test_projections_move_onto_constraints_by_steps_of_least_length(chart):
+    x = _surface(100, 3)
+    learned = chart.project(x)
+    moved, converged = project_onto_constraints(chart, _Sphere(), x)
+    assert converged.double().mean() > 0.9  # all but points next to the centre
+    moved, learned = moved[converged], learned[converged]
+    assert (moved[:, :3].norm(dim=1) - 1).abs().max() < 1e-9
+    radial = learned[:, :3] / learned[:, :3].norm(dim=1, keepdim=True)
+    torch.testing.assert_close(moved[:, :3], radial, atol=1e-9, rtol=0)
+    assert torch.equal(moved[:, 3:], learned[:, 3:])
+
+
+def test_constraints_of_other_observables_are_refused(chart):
+    other = _Sphere()
+    other.ambient_dim = 4
+    with pytest.raises(ChartError, match="chart's 9 observables, got 4"):
+        project_onto_constraints(chart, other, _surface(10, 3))
