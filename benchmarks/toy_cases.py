@@ -86,6 +86,8 @@ TOYS: Mapping[str, Toy] = {
         Circle(),
         {"layers": 6, "hidden": 64, "blocks": 2, "coupling": "affine"},
         noise=0.01,
+        events=0.5,
+        manifold={"epochs": 12, "clip_norm": 1.0},
     ),
     "arc": Toy(("circle", *KAPPA), surfaces.Sphere(1, 60.0), Circle(), GRAPH, side=(0.0, 0.0)),
     "sphere": Toy(("sphere", *KAPPA), surfaces.Sphere(2, 60.0), Sphere(2), GRAPH, side=(0.0, 0.0)),
