@@ -26,6 +26,7 @@ from mflow_sbi.charts import (
     build_encoded_chart,
     build_implicit_chart,
     build_invertible_chart,
+    independent_first,
 )
 from mflow_sbi.constraints import Constraints, Dictionary, Discovery, discover_constraints
 from mflow_sbi.errors import ChartError
@@ -164,7 +165,7 @@ def _fit_learned(
     seed: int,
     notes: tuple[str, ...],
 ) -> FittedChart:
-    head = LinearHead.fit(events.x)
+    head = independent_first(LinearHead.fit(events.x), events.x)
     shape = {"rank": head.rank, "latent_dim": latent_dim}
     return FittedChart(_learned_chart(head, latent_dim, options, seed), shape, options, notes)
 

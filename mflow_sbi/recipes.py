@@ -43,8 +43,9 @@ from mflow_sbi.training import (
     FitSettings,
     HistoryRecord,
     LatentNegativeLogProb,
+    Muon,
     Phase,
-    Reconstruction,
+    ReconstructionDistance,
     ReferenceNegativeLogProb,
     Schedule,
     TrainingEvents,
@@ -187,11 +188,12 @@ class Recipe:
 
 _MANIFOLD_PHASE = Phase(
     "manifold",
-    objectives=((Reconstruction(), 1.0),),
+    objectives=((ReconstructionDistance(), 1.0),),
     trains=("chart",),
     epochs=3,
     batch_size=250,
     clip_norm=1.0,
+    optimiser=Muon(),
 )
 _REFERENCE_PHASE = Phase(
     "reference",
