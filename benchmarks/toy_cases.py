@@ -1,4 +1,4 @@
-"""The surfaces of `toy_surfaces.py`: their densities, patches, and the architecture on each."""
+"""The surfaces of `toy_surfaces.py`: densities, patches, architectures, and the bars."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ from mflow_sbi.events import EventSample
 from mflow_sbi.interfaces import Array
 from simulators.manifolds import surfaces
 
-__all__ = ["TOYS", "Toy"]
+__all__ = ["BARS", "TOYS", "Toy"]
 
 KAPPA = ("--concentration", "60")
 
@@ -87,7 +87,7 @@ TOYS: Mapping[str, Toy] = {
         {"layers": 6, "hidden": 64, "blocks": 2, "coupling": "affine"},
         noise=0.01,
         events=0.5,
-        manifold={"epochs": 12, "clip_norm": 1.0},
+        manifold={"epochs": 8},
     ),
     "arc": Toy(("circle", *KAPPA), surfaces.Sphere(1, 60.0), Circle(), GRAPH, side=(0.0, 0.0)),
     "sphere": Toy(("sphere", *KAPPA), surfaces.Sphere(2, 60.0), Sphere(2), GRAPH, side=(0.0, 0.0)),
@@ -100,3 +100,34 @@ TOYS: Mapping[str, Toy] = {
         side=(0.0, surfaces.RingTorus.major),
     ),
 }
+
+BARS: Mapping[str, tuple[str, float]] = {
+    "dist_invertible_polynomial": ("<=", 0.005),
+    "re_invertible_polynomial": ("<=", 0.008),
+    "mmd2_invertible_polynomial": ("<=", 0.02),
+    "auc_invertible_polynomial": (">=", 0.985),
+    "denoising_invertible_polynomial": ("<=", 0.15),
+    "idempotence_invertible_polynomial": ("<=", 1e-4),
+    "failed_invertible_polynomial": ("<=", 0),
+    "refused_implicit_polynomial": (">=", 1),
+    "automatic_implicit_polynomial": ("<=", 0),
+    "dist_af_polynomial": ("<=", 0.009),
+    "auc_af_polynomial": (">=", 0.98),
+    "dist_invertible_circle": ("<=", 0.009),
+    "kl_invertible_circle": ("<=", 0.05),
+    "failed_invertible_circle": ("<=", 0),
+    "refused_implicit_circle": (">=", 1),
+    "automatic_implicit_circle": ("<=", 0),
+    **{
+        f"{metric}_{chart}_{patch}": bar
+        for patch in ("arc", "sphere", "torus")
+        for chart, limits in {
+            "invertible": {"dist": 0.009, "kl": 0.05, "failed": 0},
+            "implicit": {"dist": 1e-6, "re": 1e-6, "kl": 0.05, "idempotence": 1e-6, "failed": 0},
+        }.items()
+        for metric, limit in limits.items()
+        for bar in [("<=", limit)]
+    },
+}
+"""Systems published on the polynomial surface and the circle set the bars there; the patches take
+those of the circle, and the implicit chart those of an exact surface."""

@@ -8,7 +8,6 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from mflow_sbi.interfaces import Array
@@ -71,8 +70,8 @@ def densities_on_grid(log_likelihood: Callable[[float], Array], grid: Array) -> 
 @torch.no_grad()
 def posterior_mmd2(
     trained: TrainedSurrogate, known: KnownDensity, x: Array, grid: Array, seed: int
-) -> float:
-    """Return the mean `mmd2` of posteriors given sets of events, (sets, N, n), flat prior."""
+) -> Array:
+    """Return `mmd2` of posteriors given sets of events, flat prior, (sets, N, n) -> (sets,)."""
     n_sets, n_events = x.shape[:2]
     flat = x.reshape(n_sets * n_events, -1)
     latents = trained.encode(flat)
@@ -87,14 +86,12 @@ def posterior_mmd2(
 
     truth, model = densities_on_grid(of_truth, grid), densities_on_grid(of_model, grid)
     rng = np.random.default_rng(seed)
-    return float(np.mean([mmd2(grid, p, q, rng) for p, q in zip(truth, model, strict=True)]))
+    return np.array([mmd2(grid, p, q, rng) for p, q in zip(truth, model, strict=True)])
 
 
 @torch.no_grad()
-def density_gap(
-    trained: TrainedSurrogate, known: KnownDensity, x: Array, theta: Array
-) -> tuple[float, NDArray[np.bool_]]:
-    r"""Return mean log p_true(x|theta) - log p_model(P(x)|theta), and which events it is over.
+def density_gap(trained: TrainedSurrogate, known: KnownDensity, x: Array, theta: Array) -> float:
+    r"""Return mean log p_true(x|theta) - log p_model(P(x)|theta) over events with a projection.
 
     For events of the true density this is KL(true || model).  The model's density is taken with
     respect to the volume of its surface in the surface's own units, sqrt(det J^T S^2 J) with S
@@ -120,4 +117,4 @@ def density_gap(
     log_volume = 0.5 * torch.linalg.slogdet(tangents.mT @ tangents).logabsdet
     log_model = (flow.latent_log_prob(u, parameters) + log_det).double() - log_volume
     log_true = known.log_density(x[kept], theta[kept, 0])
-    return float(np.mean(log_true - log_model.numpy())), kept
+    return float(np.mean(log_true - log_model.numpy()))
