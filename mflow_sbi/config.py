@@ -115,7 +115,8 @@ class RunConfig(_Strict):
 
     def schedule(self) -> Schedule:
         """Return the recipe's schedule with this run's changes."""
-        schedule = find_recipe(self.recipe).schedule
+        recipe = find_recipe(self.recipe)
+        schedule = recipe.schedule_for(recipe.parse_options(self.options))
         changed = schedule.with_phases(**{k: v.changes() for k, v in self.phases.items()})
         return Schedule(changed.phases, self.cycles)
 

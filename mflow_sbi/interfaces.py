@@ -18,6 +18,7 @@ from torch import Tensor
 
 __all__ = [
     "Array",
+    "CondensingSurrogate",
     "DifferentiableLikelihood",
     "DifferentiablePrior",
     "EncodedLikelihood",
@@ -104,6 +105,19 @@ class ManifoldSurrogate(Surrogate, Protocol):
 
 
 @runtime_checkable
+class CondensingSurrogate(Surrogate, Protocol):
+    """A surrogate whose theta-dependence needs less of an event than its latents."""
+
+    def condense(self, x: Events) -> Tensor:
+        """Return all that the theta-dependence of the likelihood needs of x, (N, k)."""
+        ...
+
+    def condensed_log_likelihood(self, condensed: Tensor, theta: Parameters) -> LogProbs:
+        """Return log p(x|theta) up to a constant in theta, (..., k), (..., p) -> (...)."""
+        ...
+
+
+@runtime_checkable
 class EncodedLikelihood(Protocol):
     """A likelihood that factorises into an encoding without theta and a latent density.
 
@@ -123,7 +137,7 @@ class EncodedLikelihood(Protocol):
         ...
 
     def encode(self, x: Array) -> Latents:
-        """Return the latents of events in physical units, (N, d)."""
+        """Return what the theta-dependence needs of events in physical units, (N, d)."""
         ...
 
     def latent_log_likelihood(self, u: Latents, theta: Parameters) -> LogProbs:

@@ -1,13 +1,12 @@
 """Architecture options of recipes to and from plain values."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from typing import Any
 
 from mflow_sbi.charting import (
     AutomaticOptions,
-    ChartOptions,
     EncodedOptions,
     ImplicitOptions,
     invertible_options,
@@ -15,6 +14,7 @@ from mflow_sbi.charting import (
 from mflow_sbi.charts import NetworkOptions
 from mflow_sbi.errors import ConfigurationError
 from mflow_sbi.flows import FlowOptions
+from mflow_sbi.tilting import MorphingOptions, density_flow_options
 
 __all__ = ["parse_options", "plain_options"]
 
@@ -25,15 +25,25 @@ CHARTS: Mapping[str, type] = {
     "implicit": ImplicitOptions,
     "automatic": AutomaticOptions,
 }
+DENSITIES: Mapping[str, type] = {"flow": FlowOptions, "morphing": MorphingOptions}
+KINDS: Mapping[str, Mapping[str, type]] = {"chart": CHARTS, "density": DENSITIES}
+"""Options that come in several kinds, by their name."""
+
+KIND_DEFAULTS: Mapping[tuple[str, str], Callable[[], object]] = {
+    ("chart", "invertible"): invertible_options,
+    ("density", "flow"): density_flow_options,
+}
+"""Defaults of a kind, where they are not those of its class."""
 
 
 def plain_options(options: Any) -> dict[str, Any]:  # noqa: ANN401
-    """Return options as plain values; charts name their kind."""
+    """Return options as plain values; charts and densities name their kind."""
     plain = asdict(options)
-    chart = getattr(options, "chart", None)
-    for kind, of_kind in CHARTS.items():
-        if isinstance(chart, of_kind):
-            plain["chart"] = {"kind": kind, **plain["chart"]}
+    for name, kinds in KINDS.items():
+        value = getattr(options, name, None)
+        for kind, of_kind in kinds.items():
+            if isinstance(value, of_kind):
+                plain[name] = {"kind": kind, **plain[name]}
     return plain
 
 
@@ -70,25 +80,29 @@ def _parse(defaults: Any, values: Mapping[str, Any], where: str) -> Any:  # noqa
 
 def _parse_value(default: object, value: Any, where: str) -> Any:  # noqa: ANN401
     """Return a plain value of the default's type, or options with the named ones changed."""
-    if where.endswith(", chart") and isinstance(value, str | Mapping):
-        return _parse_chart(default, value, where)
+    name = where.rpartition(", ")[2]
+    if name in KINDS and isinstance(value, str | Mapping):
+        return _parse_kind(name, default, value, where)
     if is_dataclass(default) and isinstance(value, Mapping):
         return _parse(default, value, where)
     if type(value) is int and type(default) is float:
         return float(value)
+    if type(default) is tuple and isinstance(value, list | tuple):
+        return tuple(value)
     if type(value) is not type(default):
         message = f"{where}: expected {type(default).__name__}, got {value!r}"
         raise ConfigurationError(message)
     return value
 
 
-def _parse_chart(default: object, value: str | Mapping[str, Any], where: str) -> ChartOptions:
-    """Return the options of a chart: its kind, or a mapping with `kind` (that of the default)."""
-    usual = next(kind for kind, of_kind in CHARTS.items() if isinstance(default, of_kind))
+def _parse_kind(name: str, default: object, value: str | Mapping[str, Any], where: str) -> Any:  # noqa: ANN401
+    """Return options of one of several kinds: its kind, or a mapping with `kind` (the usual)."""
+    kinds = KINDS[name]
+    usual = next(kind for kind, of_kind in kinds.items() if isinstance(default, of_kind))
     given = {"kind": value} if isinstance(value, str) else {"kind": usual, **value}
     kind = given.pop("kind")
-    if kind not in CHARTS:
-        message = f"{where}: expected one of {sorted(CHARTS)}, got {kind!r}"
+    if kind not in kinds:
+        message = f"{where}: expected one of {sorted(kinds)}, got {kind!r}"
         raise ConfigurationError(message)
-    defaults = invertible_options() if kind == "invertible" else CHARTS[kind]()
+    defaults = KIND_DEFAULTS.get((name, kind), kinds[kind])()
     return _parse(defaults, given, where)

@@ -14,31 +14,36 @@ phase), whichever the data deserve (`chart: automatic`).
 
 import difflib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mflow_sbi.charting import (
-    ChartingEvents,
-    ChartOptions,
-    EncodedOptions,
-    collider_chart,
-    fit_chart,
-    invertible_options,
-    rebuild_chart,
-    rebuild_collider_chart,
+from mflow_sbi.beginnings import (
+    AmbientOptions,
+    Beginning,
+    EncodedManifoldOptions,
+    ManifoldOptions,
+    begin_ambient,
+    begin_fom,
+    begin_mflow,
+    rebuild_ambient,
+    rebuild_fom,
+    rebuild_mflow,
+    rebuild_tilted,
+    tilted,
 )
-from mflow_sbi.charts import LinearHead
+from mflow_sbi.charting import ChartingEvents
 from mflow_sbi.errors import ConfigurationError, RunFolderError
 from mflow_sbi.events import EventSample, Standardizer
-from mflow_sbi.flows import ConditionalFlow, FlowOptions, build_flow
+from mflow_sbi.flows import FlowOptions
 from mflow_sbi.options import parse_options, plain_options
 from mflow_sbi.surrogates import AmbientFlow, ManifoldFlow, TrainedSurrogate
 from mflow_sbi.surrogates.trained import SurrogateRecord, read_record
+from mflow_sbi.tilting import told_by
 from mflow_sbi.training import (
     FitSettings,
     HistoryRecord,
@@ -47,6 +52,7 @@ from mflow_sbi.training import (
     Phase,
     ReconstructionDistance,
     ReferenceNegativeLogProb,
+    RichestRatio,
     Schedule,
     TrainingEvents,
     fit,
@@ -62,106 +68,6 @@ __all__ = [
     "load_surrogate",
     "train",
 ]
-
-
-def _reference_options() -> FlowOptions:
-    return FlowOptions(layers=8, hidden=64)
-
-
-def _density_options() -> FlowOptions:
-    return FlowOptions(layers=4, hidden=64)
-
-
-@dataclass(frozen=True)
-class ManifoldOptions:
-    """Architecture of the M-flow.
-
-    Args:
-        latent_dim: dimension of the surface; an implicit chart finds its own.
-        chart: a flow (invertible chart), or how to find an implicit one.
-        reference: flow without theta that straightens the chart's coordinates (0 layers: they
-            are whitened only).
-        density: conditional flow of the latents.
-    """
-
-    latent_dim: int = 14
-    chart: ChartOptions = field(default_factory=invertible_options)
-    reference: FlowOptions = field(default_factory=_reference_options)
-    density: FlowOptions = field(default_factory=_density_options)
-
-
-@dataclass(frozen=True)
-class EncodedManifoldOptions(ManifoldOptions):
-    """Architecture of the M_e-flow: the same, its chart behind a free encoder."""
-
-    chart: ChartOptions = field(default_factory=EncodedOptions)
-
-
-@dataclass(frozen=True)
-class AmbientOptions:
-    """Architecture of a flow at fixed chart: unconditional layers first, then conditional ones."""
-
-    reference: FlowOptions = field(default_factory=_reference_options)
-    density: FlowOptions = field(default_factory=_density_options)
-
-
-class Beginning(NamedTuple):
-    """An untrained surrogate, the integers and options that rebuild it, and notes."""
-
-    surrogate: Any
-    shape: Mapping[str, int]
-    options: Any
-    notes: tuple[str, ...] = ()
-
-
-def _flows(
-    latent_dim: int, parameter_dim: int, options: ManifoldOptions | AmbientOptions, seed: int
-) -> tuple[ConditionalFlow, ConditionalFlow]:
-    """Return the reference flow and the conditional density of the latents."""
-    return (
-        build_flow(latent_dim, 0, options.reference, seed + 1),
-        build_flow(latent_dim, parameter_dim, options.density, seed + 2),
-    )
-
-
-def _begin_mflow(
-    events: ChartingEvents, parameter_dim: int, options: ManifoldOptions, seed: int
-) -> Beginning:
-    fitted = fit_chart(events, options.latent_dim, options.chart, seed)
-    flows = _flows(fitted.chart.latent_dim, parameter_dim, options, seed)
-    resolved = replace(options, chart=fitted.options)
-    return Beginning(ManifoldFlow(fitted.chart, *flows), fitted.shape, resolved, fitted.notes)
-
-
-def _rebuild_mflow(shape: Mapping[str, int], options: ManifoldOptions, seed: int) -> ManifoldFlow:
-    chart = rebuild_chart(shape, shape["ambient_dim"], options.chart, seed)
-    return ManifoldFlow(chart, *_flows(chart.latent_dim, shape["parameter_dim"], options, seed))
-
-
-def _begin_fom(
-    events: ChartingEvents, parameter_dim: int, options: AmbientOptions, seed: int
-) -> Beginning:
-    chart = collider_chart(events)
-    flows = _flows(chart.latent_dim, parameter_dim, options, seed)
-    return Beginning(ManifoldFlow(chart, *flows), {}, options)
-
-
-def _rebuild_fom(shape: Mapping[str, int], options: AmbientOptions, seed: int) -> ManifoldFlow:
-    chart = rebuild_collider_chart(shape["ambient_dim"])
-    return ManifoldFlow(chart, *_flows(chart.latent_dim, shape["parameter_dim"], options, seed))
-
-
-def _begin_ambient(
-    events: ChartingEvents, parameter_dim: int, options: AmbientOptions, seed: int
-) -> Beginning:
-    head = LinearHead.fit(events.x)
-    flows = _flows(head.rank, parameter_dim, options, seed)
-    return Beginning(AmbientFlow(head, *flows), {"rank": head.rank}, options)
-
-
-def _rebuild_ambient(shape: Mapping[str, int], options: AmbientOptions, seed: int) -> AmbientFlow:
-    head = LinearHead(shape["ambient_dim"], shape["rank"])
-    return AmbientFlow(head, *_flows(head.rank, shape["parameter_dim"], options, seed))
 
 
 @dataclass(frozen=True)
@@ -185,7 +91,22 @@ class Recipe:
         """
         return parse_options(self.options, values, f"recipe {self.name!r}")
 
+    def schedule_for(self, options: Any) -> Schedule:  # noqa: ANN401
+        """Return the schedule without the phase of the other kind of density."""
+        is_flow = isinstance(options.density, FlowOptions)
+        return self.schedule.without("ratio" if is_flow else "density")
 
+
+_RATIO_PHASE = Phase(
+    "ratio",
+    objectives=((RichestRatio(), 1.0),),
+    trains=("ratio",),
+    epochs=8,
+    batch_size=1000,
+    learning_rate=5e-3,
+    weight_decay=1e-3,
+    clip_norm=5.0,
+)
 _MANIFOLD_PHASE = Phase(
     "manifold",
     objectives=((ReconstructionDistance(), 1.0),),
@@ -221,9 +142,9 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             paper="arXiv:2003.13913",
             measure=ManifoldFlow.measure,
             options=ManifoldOptions,
-            begin=_begin_mflow,
-            rebuild=_rebuild_mflow,
-            schedule=Schedule((_MANIFOLD_PHASE, _REFERENCE_PHASE, _DENSITY_PHASE)),
+            begin=begin_mflow,
+            rebuild=rebuild_mflow,
+            schedule=Schedule((_MANIFOLD_PHASE, _REFERENCE_PHASE, _DENSITY_PHASE, _RATIO_PHASE)),
         ),
         "emflow": Recipe(
             name="emflow",
@@ -231,9 +152,9 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             paper="arXiv:2003.13913",
             measure=ManifoldFlow.measure,
             options=EncodedManifoldOptions,
-            begin=_begin_mflow,
-            rebuild=_rebuild_mflow,
-            schedule=Schedule((_MANIFOLD_PHASE, _REFERENCE_PHASE, _DENSITY_PHASE)),
+            begin=begin_mflow,
+            rebuild=rebuild_mflow,
+            schedule=Schedule((_MANIFOLD_PHASE, _REFERENCE_PHASE, _DENSITY_PHASE, _RATIO_PHASE)),
         ),
         "fom": Recipe(
             name="fom",
@@ -241,9 +162,9 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             paper="arXiv:2003.13913",
             measure=ManifoldFlow.measure,
             options=AmbientOptions,
-            begin=_begin_fom,
-            rebuild=_rebuild_fom,
-            schedule=Schedule((_REFERENCE_PHASE, _DENSITY_PHASE)),
+            begin=begin_fom,
+            rebuild=rebuild_fom,
+            schedule=Schedule((_REFERENCE_PHASE, _DENSITY_PHASE, _RATIO_PHASE)),
         ),
         "af": Recipe(
             name="af",
@@ -251,9 +172,9 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             paper="arXiv:1912.02762",
             measure=AmbientFlow.measure,
             options=AmbientOptions,
-            begin=_begin_ambient,
-            rebuild=_rebuild_ambient,
-            schedule=Schedule((_REFERENCE_PHASE, _DENSITY_PHASE)),
+            begin=begin_ambient,
+            rebuild=rebuild_ambient,
+            schedule=Schedule((_REFERENCE_PHASE, _DENSITY_PHASE, _RATIO_PHASE)),
         ),
     }
 )
@@ -325,13 +246,15 @@ def train(
     parameters = torch.from_numpy(theta_scale.transform(theta)).float()
     charting = ChartingEvents(events.x, x, x_scale.mean, x_scale.std, events.observable_names)
     beginning = chosen.begin(charting, theta.shape[1], parsed, settings.seed)
+    beginning = tilted(beginning, charting, events, settings.seed)
+    truth = told_by(events, beginning.options.density, theta_scale.std)
     surrogate = beginning.surrogate
     for note in beginning.notes:
         on_note(note)
-    planned = (schedule or chosen.schedule).for_parts(surrogate.trainable_parts)
+    planned = (schedule or chosen.schedule_for(parsed)).for_parts(surrogate.trainable_parts)
     history = fit(
         surrogate,
-        TrainingEvents(x, parameters),
+        TrainingEvents(x, parameters, *truth),
         planned,
         settings,
         checkpoint_folder=checkpoint_folder,
@@ -370,6 +293,7 @@ def load_surrogate(folder: str | Path) -> TrainedSurrogate:
     try:
         options = recipe.parse_options(record.options)
         surrogate = recipe.rebuild(record.shape, options, record.seed)
+        surrogate = rebuild_tilted(surrogate, record.shape, options.density, record.seed)
     except (KeyError, TypeError) as error:
         message = f"{folder}: the record lacks what rebuilds the surrogate ({error}); train again"
         raise RunFolderError(message) from error

@@ -2,6 +2,14 @@
 
 from mflow_sbi.surrogates.ambient import AmbientFlow
 from mflow_sbi.surrogates.manifold import ManifoldFlow
+from mflow_sbi.surrogates.tilted import TiltedFlow, TiltedManifoldFlow, tilt
 from mflow_sbi.surrogates.trained import TrainedSurrogate
 
-__all__ = ["AmbientFlow", "ManifoldFlow", "TrainedSurrogate"]
+__all__ = [
+    "AmbientFlow",
+    "ManifoldFlow",
+    "TiltedFlow",
+    "TiltedManifoldFlow",
+    "TrainedSurrogate",
+    "tilt",
+]

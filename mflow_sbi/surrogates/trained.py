@@ -23,7 +23,14 @@ from torch import Tensor, nn
 
 from mflow_sbi.errors import RunFolderError, ShapeError
 from mflow_sbi.events import EventMetadata, Standardizer
-from mflow_sbi.interfaces import Array, Latents, LogProbs, ManifoldSurrogate, Surrogate
+from mflow_sbi.interfaces import (
+    Array,
+    CondensingSurrogate,
+    Latents,
+    LogProbs,
+    ManifoldSurrogate,
+    Surrogate,
+)
 
 __all__ = ["SurrogateRecord", "TrainedSurrogate", "read_record"]
 
@@ -138,10 +145,14 @@ class TrainedSurrogate:
 
     @torch.no_grad()
     def encode(self, x: ArrayLike) -> Latents:
-        """Return the latents of physical events, (N, n) -> (N, d)."""
-        return torch.cat(
-            [self.surrogate.encode(part) for part in self.standardise(x).split(CHUNK_ROWS)]
-        )
+        """Return what the theta-dependence needs of physical events, (N, n) -> (N, d).
+
+        The latents, or what a `CondensingSurrogate` makes of them.
+        """
+        encode = self.surrogate.encode
+        if isinstance(self.surrogate, CondensingSurrogate):
+            encode = self.surrogate.condense
+        return torch.cat([encode(part) for part in self.standardise(x).split(CHUNK_ROWS)])
 
     def latent_log_likelihood(self, u: Latents, theta: Tensor) -> LogProbs:
         """Return log p(u|theta) up to a constant in theta; theta physical.
@@ -151,6 +162,8 @@ class TrainedSurrogate:
         mean = torch.as_tensor(self.record.parameters.mean, device=theta.device)
         std = torch.as_tensor(self.record.parameters.std, device=theta.device)
         standardised = (theta - mean) / std
+        if isinstance(self.surrogate, CondensingSurrogate):
+            return self.surrogate.condensed_log_likelihood(u, standardised.to(u.dtype))
         return self.surrogate.latent_log_prob(u, standardised.to(u.dtype))
 
     def _log(self, name: str, x: ArrayLike, theta: ArrayLike) -> Array:
@@ -204,16 +217,21 @@ class TrainedSurrogate:
 
     @torch.no_grad()
     def project(self, x: ArrayLike) -> Array:
-        """Return the nearest decoded events, physical units, (N, n); ambient flows: x itself.
+        """Return the nearest events on the surface, physical units, (N, n).
+
+        Ambient flows: x itself, encoded and decoded.
 
         Raises:
             ChartError: events without a point on the surface; see `project_with_flags`.
         """
-        events = self.standardise(x)
-        parts = [
-            self.surrogate.decode(self.surrogate.encode(part)) for part in events.split(CHUNK_ROWS)
-        ]
+        parts = [self._projected(part) for part in self.standardise(x).split(CHUNK_ROWS)]
         return self._physical(torch.cat(parts))
+
+    def _projected(self, x: Tensor) -> Tensor:
+        """Return projections of standardised events, (N, n)."""
+        if isinstance(self.surrogate, ManifoldSurrogate):
+            return self.surrogate.project(x)
+        return self.surrogate.decode(self.surrogate.encode(x))
 
     @torch.no_grad()
     def project_with_flags(self, x: ArrayLike) -> tuple[Array, NDArray[np.bool_]]:
@@ -233,9 +251,7 @@ class TrainedSurrogate:
         """Return |x - project(x)|_2 in standardised units, (N,)."""
         events = self.standardise(x)
         parts = [
-            torch.linalg.vector_norm(
-                part - self.surrogate.decode(self.surrogate.encode(part)), dim=-1
-            )
+            torch.linalg.vector_norm(part - self._projected(part), dim=-1)
             for part in events.split(CHUNK_ROWS)
         ]
         return torch.cat(parts).cpu().numpy()

@@ -11,6 +11,12 @@ from mflow_sbi.training.objectives import (
     TrainingBatch,
 )
 from mflow_sbi.training.optimisers import AdamW, Muon, Optimiser
+from mflow_sbi.training.ratio_objectives import (
+    RatioDivergence,
+    RatioLikelihood,
+    RatioScore,
+    RichestRatio,
+)
 from mflow_sbi.training.schedules import Phase, Schedule
 
 __all__ = [
@@ -22,9 +28,13 @@ __all__ = [
     "Objective",
     "Optimiser",
     "Phase",
+    "RatioDivergence",
+    "RatioLikelihood",
+    "RatioScore",
     "Reconstruction",
     "ReconstructionDistance",
     "ReferenceNegativeLogProb",
+    "RichestRatio",
     "Schedule",
     "TrainingBatch",
     "TrainingEvents",

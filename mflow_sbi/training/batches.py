@@ -23,10 +23,20 @@ ENCODING_ROWS = 8192
 
 
 class TrainingEvents(NamedTuple):
-    """Standardised events (N, n) and standardised parameters (N, p), rows paired."""
+    """Standardised events (N, n) and standardised parameters (N, p), rows paired.
+
+    Where known: scores of the standardised parameters (N, p), and morphing components, each
+    event's up to a factor (N, K).
+    """
 
     x: Tensor
     theta: Tensor
+    score: Tensor | None = None
+    components: Tensor | None = None
+
+    def rows(self, index: Tensor) -> "TrainingEvents":
+        """Return the events of these rows."""
+        return TrainingEvents(*(None if part is None else part[index] for part in self))  # pyright: ignore[reportArgumentType]
 
 
 def generator_of(*numbers: int) -> torch.Generator:
@@ -52,16 +62,14 @@ def split_events(
             f"validation_fraction {validation_fraction}"
         )
         raise TrainingError(message)
-    n_bad = int((~(events.x.isfinite().all(dim=-1) & events.theta.isfinite().all(dim=-1))).sum())
+    good = [part.isfinite().all(dim=-1) for part in events if part is not None]
+    n_bad = int((~torch.stack(good).all(dim=0)).sum())
     if n_bad:
         message = f"training needs finite numbers: {n_bad} of {len(events.x)} events are not"
         raise TrainingError(message)
     order = torch.randperm(len(events.x), generator=generator_of(seed))
     held_out, kept = order[:n_held_out], order[n_held_out:]
-    return (
-        TrainingEvents(events.x[kept], events.theta[kept]),
-        TrainingEvents(events.x[held_out], events.theta[held_out]),
-    )
+    return events.rows(kept), events.rows(held_out)
 
 
 @torch.no_grad()
@@ -70,15 +78,15 @@ def as_one_batch(
 ) -> TrainingBatch:
     """Return all events as one batch, with what of the encoding rests computed once."""
     if resting_encoder is None:
-        return TrainingBatch(events.x, events.theta)
+        return TrainingBatch(*events[:2], None, *events[2:])
     resting = torch.cat([resting_encoder(part) for part in events.x.split(ENCODING_ROWS)])
-    return TrainingBatch(events.x, events.theta.to(resting.dtype), resting)
+    truth = [None if part is None else part.to(resting.dtype) for part in events[2:]]
+    return TrainingBatch(events.x, events.theta.to(resting.dtype), resting, *truth)
 
 
 def rows_of(batch: TrainingBatch, index: Tensor) -> TrainingBatch:
     """Return the rows of a batch."""
-    resting = None if batch.resting is None else batch.resting[index]
-    return TrainingBatch(batch.x[index], batch.theta[index], resting)
+    return TrainingBatch(*(None if part is None else part[index] for part in batch))  # pyright: ignore[reportArgumentType]
 
 
 def batches_of(batch: TrainingBatch, order: Tensor, size: int) -> Iterator[TrainingBatch]:

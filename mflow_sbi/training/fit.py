@@ -209,7 +209,7 @@ class _Run:
     def fingerprint(self) -> str:
         """What must agree for a checkpoint to be taken up."""
         data = sha256()
-        for tensor in self.train:
+        for tensor in (part for part in self.train if part is not None):
             data.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return repr((self.schedule, self.settings, data.hexdigest()))
 

@@ -26,12 +26,15 @@ class TrainingBatch(NamedTuple):
     """Standardised events (N, n), parameters (N, p), and what of the encoding rests, (N, d).
 
     `resting` is computed once per phase: the latents while the density trains, the chart's own
-    coordinates while the reference trains, None while the chart itself moves.
+    coordinates while the reference trains, None while the chart itself moves.  Where the events
+    tell: scores of the standardised parameters (N, p), morphing components up to a factor (N, K).
     """
 
     x: Tensor
     theta: Tensor
     resting: Tensor | None = None
+    score: Tensor | None = None
+    components: Tensor | None = None
 
     def require_resting(self) -> Tensor:
         """Return the resting part of the encoding, or say what the phase lacks."""
@@ -42,6 +45,23 @@ class TrainingBatch(NamedTuple):
             )
             raise TrainingError(message)
         return self.resting
+
+    def require_score(self) -> Tensor:
+        """Return the joint scores, or say that the events carry none."""
+        return self._require(self.score, "joint scores")
+
+    def require_components(self) -> Tensor:
+        """Return the morphing components, or say that the events carry none."""
+        return self._require(self.components, "morphing components")
+
+    def _require(self, value: Tensor | None, what: str) -> Tensor:
+        if value is None:
+            message = (
+                f"this objective needs the {what} of every event, which the training events do "
+                "not carry; train on events and their parameters alone"
+            )
+            raise TrainingError(message)
+        return value
 
 
 class Objective(Protocol):

@@ -94,6 +94,10 @@ class Schedule:
         phases = tuple(replace(phase, **changes.get(phase.name, {})) for phase in self.phases)
         return replace(self, phases=phases)
 
+    def without(self, name: str) -> "Schedule":
+        """Return the schedule without the phase of that name."""
+        return replace(self, phases=tuple(p for p in self.phases if p.name != name))
+
     def for_parts(self, parts: Collection[str]) -> "Schedule":
         """Return the schedule without phases all of whose parts a surrogate does not train."""
         kept = tuple(phase for phase in self.phases if set(phase.trains) & set(parts))

@@ -66,14 +66,14 @@ def test_naive_likelihood_grows_without_bound_as_the_line_turns_away():
     flow, events = _line(0), _events()
     optimizer = torch.optim.Adam(flow.parameters(), lr=0.04)
     with torch.no_grad():
-        begin = flow.log_prob(*events).mean()
+        begin = flow.log_prob(*events[:2]).mean()
     for _ in range(300):
         optimizer.zero_grad()
-        loss = -flow.log_prob(*events).mean()
+        loss = -flow.log_prob(*events[:2]).mean()
         loss.backward()
         optimizer.step()
     with torch.no_grad():
-        end = flow.log_prob(*events).mean()
+        end = flow.log_prob(*events[:2]).mean()
         lost = flow.reconstruction_error(events.x).square().mean().sqrt()
     assert end > max(begin, TRUE_LOG_PROB + 2)
     assert _sine(flow) < 0.1
@@ -107,5 +107,5 @@ def test_manifold_first_finds_the_line(seed):
     angle = math.degrees(math.asin(min(1.0, float(_sine(flow)))))
     assert abs(angle - 90) < 1
     with torch.no_grad():
-        log_prob = float(flow.log_prob(*events).mean())
+        log_prob = float(flow.log_prob(*events[:2]).mean())
     assert log_prob == pytest.approx(TRUE_LOG_PROB, abs=0.05)

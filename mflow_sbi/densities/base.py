@@ -1,0 +1,59 @@
+"""What a ratio promises, and the latent density of the reference it multiplies."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from mflow_sbi.flows import ConditionalFlow
+from mflow_sbi.interfaces import Latents, LogProbs, Parameters
+from mflow_sbi.transforms import Composite
+
+__all__ = ["Ratio", "StandardNormal"]
+
+
+class Ratio(nn.Module, ABC):
+    """r(x, theta) = p(x|theta) / p_ref(x), p_ref the density of the training sample.
+
+    The average of r over the training thetas is exactly 1 at every x, whatever the weights: then
+    r(x, theta) is the posterior over its prior, theta given x, and -mean log r(x_i, theta_i) over
+    simulated pairs is a proper objective.  That E_ref r(., theta) = 1 at every theta holds for
+    the best ratio and is checked (see `mflow_sbi.evaluation.ratio_quality`).
+
+    theta comes standardised, as surrogates have it.
+    """
+
+    parameter_dim: int
+
+    @abstractmethod
+    def encode(self, features: Tensor) -> Tensor:
+        """Return all that the theta-dependence needs, exactly symmetric, (N, F) -> (N, k)."""
+
+    @abstractmethod
+    def encode_in_turn(self, features: Tensor) -> Tensor:
+        """Return the same of events turned by one element of the symmetry group each, (N, k).
+
+        Row i takes element i mod G; as shuffled epochs go by an event meets all of them.  One
+        network evaluation per event, where `encode` takes G.
+        """
+
+    @abstractmethod
+    def log_ratio(self, encoded: Tensor, theta: Parameters) -> LogProbs:
+        """Return log r, leading dimensions broadcast, (..., k), (..., p) -> (...)."""
+
+    @abstractmethod
+    def log_bound(self, theta: Parameters) -> Tensor:
+        """Return an upper bound of log r(., theta), inf where none is known, (N, p) -> (N,)."""
+
+
+class StandardNormal(ConditionalFlow):
+    """The latent density of a reference: u ~ N(0, 1) at every theta; a flow without layers."""
+
+    def __init__(self, features: int, parameter_dim: int) -> None:
+        super().__init__(features, parameter_dim, Composite([]))
+
+    def log_prob(self, u: Latents, theta: Parameters | None = None) -> LogProbs:
+        """Return log N(u; 0, 1), leading dimensions broadcast, (..., d), (..., p) -> (...)."""
+        log_prob = super().log_prob(u)
+        shape = log_prob.shape if theta is None else theta.shape[:-1]
+        return log_prob.broadcast_to(torch.broadcast_shapes(log_prob.shape, shape))

@@ -1,0 +1,226 @@
+"""Which ratio and features a tilted density gets for its events, and how to make them again.
+
+| options | density | needs |
+|---|---|---|
+| `FlowOptions` | conditional flow | nothing |
+| `MorphingOptions` | reference x positive polynomial in theta | monomials, in the metadata |
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mflow_sbi.charting import ChartingEvents
+from mflow_sbi.densities import (
+    Features,
+    KinematicFeatures,
+    MorphingRatio,
+    MorphingShape,
+    ObservableFeatures,
+    Ratio,
+    SymmetryGroup,
+)
+from mflow_sbi.densities.kinematics import find_objects
+from mflow_sbi.densities.morphing_ratio import amplitude_monomials
+from mflow_sbi.densities.symmetries import Reflection
+from mflow_sbi.errors import ConfigurationError
+from mflow_sbi.events import EventSample
+from mflow_sbi.flows import FlowOptions
+from mflow_sbi.interfaces import Array
+
+__all__ = [
+    "DensityOptions",
+    "FittedRatio",
+    "MorphingOptions",
+    "TiltingOptions",
+    "density_flow_options",
+    "fit_ratio",
+    "rebuild_ratio",
+    "told_by",
+]
+
+FEATURES = ("automatic", "kinematic", "observables")
+INPUTS = ("automatic", "samples", "score", "components")
+
+
+@dataclass(frozen=True)
+class MorphingOptions:
+    """The ratio of an effective theory, and what it reads.
+
+    Args:
+        inputs: what of the events it learns from: "samples" (events and theta), "score" (joint
+            scores too), "components" (morphing components), "automatic" (the most there is).
+        features: "kinematic" (four-momenta of objects), "observables" (any), or "automatic":
+            kinematic where objects are found.
+        objects: o of the observables e_o, px_o, py_o, pz_o; none: those that are no sums.
+        reflection: p(x|theta) is unchanged where py and the odd parameters change sign.
+        exchange: p(x|theta) is unchanged under exchange of the beams (py and pz change sign).
+        odd_parameters: names of the parameters that change sign under reflection.
+        hidden: width of the network.
+        layers: hidden layers.
+        members: networks that are averaged.
+    """
+
+    inputs: str = "automatic"
+    features: str = "automatic"
+    objects: tuple[str, ...] = ()
+    reflection: bool = False
+    exchange: bool = False
+    odd_parameters: tuple[str, ...] = ()
+    hidden: int = 96
+    layers: int = 3
+    members: int = 1
+
+    def __post_init__(self) -> None:
+        for name, known in (("inputs", INPUTS), ("features", FEATURES)):
+            if getattr(self, name) not in known:
+                message = f"{name}: expected one of {list(known)}, got {getattr(self, name)!r}"
+                raise ConfigurationError(message)
+        for name in ("hidden", "layers", "members"):
+            if getattr(self, name) < 1:
+                message = f"{name}: expected at least 1, got {getattr(self, name)}"
+                raise ConfigurationError(message)
+        if self.odd_parameters and not self.reflection:
+            message = "odd_parameters: they are odd under reflection; set `reflection: true`"
+            raise ConfigurationError(message)
+
+
+TiltingOptions: TypeAlias = MorphingOptions
+DensityOptions: TypeAlias = FlowOptions | MorphingOptions
+
+
+def density_flow_options() -> FlowOptions:
+    """Return the default architecture of a conditional flow behind a reference."""
+    return FlowOptions(layers=4, hidden=64)
+
+
+class FittedRatio(NamedTuple):
+    """Features and ratio, the integers and options that rebuild them, and notes."""
+
+    features: Features
+    ratio: Ratio
+    shape: Mapping[str, int]
+    options: TiltingOptions
+    notes: tuple[str, ...]
+
+
+def told_by(
+    sample: EventSample, options: DensityOptions, std: Array
+) -> tuple[Tensor | None, Tensor | None]:
+    """Return what the ratio learns from beside events and theta: scores, components, or neither.
+
+    Scores (N, p) are those of theta / std; components (N, K) are scaled to order one.
+
+    Raises:
+        MissingReference: the options ask for what the events do not carry.
+    """
+    if isinstance(options, FlowOptions):
+        return None, None
+    wanted = options.inputs
+    if wanted == "automatic":
+        carried = {"components": sample.components, "score": sample.score}
+        wanted = next((k for k, v in carried.items() if v is not None), "samples")
+    if wanted == "components":
+        components = sample.require_components()
+        size = np.abs(components).max(axis=1, keepdims=True)
+        return None, torch.from_numpy(components / size).float()
+    if wanted == "score":
+        return torch.from_numpy(sample.require_score() * std).float(), None
+    return None, None
+
+
+def fit_ratio(
+    events: ChartingEvents, sample: EventSample, options: TiltingOptions, seed: int
+) -> FittedRatio:
+    """Return an untrained ratio that knows the theory of the sample, and its fitted features.
+
+    Raises:
+        ConfigurationError: no morphing monomials in the metadata, unknown objects or parameters.
+    """
+    morphing = sample.metadata.morphing
+    if morphing is None:
+        message = (
+            "a morphing density needs the monomials and the cross section of the theory, which "
+            f"the metadata of process {sample.metadata.process!r} do not hold; take `density: "
+            "flow`, or write them into the file"
+        )
+        raise ConfigurationError(message)
+    features, options = _unfitted(events, options)
+    group = _group(features, sample.parameter_names, options)
+    features.fit(events.x, group.odd_features)
+    exponents, theta = np.array(morphing.exponents), sample.require_theta()
+    shape = MorphingShape(
+        feature_dim=features.feature_dim,
+        parameter_dim=theta.shape[1],
+        n_components=len(exponents),
+        n_amplitudes=len(amplitude_monomials(exponents)),
+        group=group.order,
+        hidden=options.hidden,
+        layers=options.layers,
+        members=options.members,
+    )
+    ratio = MorphingRatio(shape, seed)
+    ratio.fill(exponents, theta, np.array(morphing.cross_section), group)
+    sizes = {f"ratio.{name}": size for name, size in shape._asdict().items()}
+    if isinstance(features, KinematicFeatures):
+        sizes["features.objects"] = features.n_objects
+    read = f"{features.feature_dim} features of {', '.join(options.objects) or 'the observables'}"
+    note = f"the ratio reads {read}; its symmetry group has {group.order} elements"
+    return FittedRatio(features, ratio, sizes, options, (note,))
+
+
+def _unfitted(
+    events: ChartingEvents, options: MorphingOptions
+) -> tuple[Features, MorphingOptions]:
+    """Return features that know their observables, and the options that name them."""
+    kind, objects = options.features, options.objects
+    if kind != "observables" and not objects:
+        objects = find_objects(events.names, events.physical)
+    if kind == "kinematic" or (kind == "automatic" and len(objects) >= 2):
+        resolved = replace(options, features="kinematic", objects=objects)
+        known = (events.names, events.mean, events.std, events.x)
+        return KinematicFeatures.for_objects(objects, *known), resolved
+    resolved = replace(options, features="observables", objects=())
+    known = (events.x, events.mean, events.std)
+    return ObservableFeatures.for_observables(*known), resolved
+
+
+def _group(
+    features: Features, parameters: Sequence[str], options: MorphingOptions
+) -> SymmetryGroup:
+    """Return the symmetry group that the options declare."""
+    unknown = [name for name in options.odd_parameters if name not in parameters]
+    if unknown:
+        message = f"odd_parameters: unknown {unknown}; the parameters are {list(parameters)}"
+        raise ConfigurationError(message)
+    even = np.ones(len(parameters))
+    odd = np.where(np.isin(parameters, options.odd_parameters), -1.0, 1.0)
+    reflections = []
+    if options.reflection or options.exchange:
+        if not isinstance(features, KinematicFeatures):
+            message = (
+                "reflection and exchange are symmetries of four-momenta; the features are those "
+                "of any observables. Name the objects, or leave the symmetries out"
+            )
+            raise ConfigurationError(message)
+        if options.reflection:
+            reflections.append(Reflection(np.array(features.reflection_signs()), odd))
+        if options.exchange:
+            reflections.append(Reflection(np.array(features.exchange_signs()), even))
+    return SymmetryGroup.generated_by(reflections, features.feature_dim, len(parameters))
+
+
+def rebuild_ratio(
+    shape: Mapping[str, int], ambient_dim: int, seed: int
+) -> tuple[Features, MorphingRatio]:
+    """Return features and ratio of these integers, to be filled by `load_state_dict`."""
+    sizes = {k.removeprefix("ratio."): v for k, v in shape.items() if k.startswith("ratio.")}
+    n_objects = shape.get("features.objects")
+    features = (
+        ObservableFeatures(ambient_dim) if n_objects is None else KinematicFeatures(n_objects)
+    )
+    return features, MorphingRatio(MorphingShape(**sizes), seed)

@@ -1,0 +1,113 @@
+r"""Objectives of a ratio r(x, theta) = p(x|theta) / p_ref(x), by what the events tell.
+
+Let (x_i, theta_i) be simulated pairs, pi the training thetas, p_ref the density of all events.
+The ratio's average over pi is 1 at every x by construction.
+
+*Samples.*  r pi is then a density of theta given x, and
+
+    -mean log r(x_i, theta_i)  ->  -E_x E_{theta|x} log r = KL(p(theta|x) | r pi) + constant,
+
+so its minimum over all functions of average 1 is p(theta|x) / pi = p(x|theta) / p_ref(x).  No
+negative samples, no classifier, no weights to tune: the maximum likelihood of the ratio.
+
+*Joint score.*  t_i = grad_theta log p(x_i, z_i|theta_i) has the mean grad_theta log p(x|theta)
+given x and theta.  The mean of |grad_theta log r - t|^2 is therefore minimal at the true ratio
+whether scores are exact or joint with latent variables; anything but a square would not be.
+
+*Joint components.*  s_i(theta) = w(theta) . c(x_i, z_i) / sigma / (V . c(x_i, z_i)) is the ratio
+of event i and its latent variables at *every* theta, and its mean over z is r(x, theta).  So
+
+    mean_i mean_{theta ~ pi} [s_i log(s_i / r) - s_i + r]
+
+is, up to a constant, the divergence of r from the truth, linear in the noisy label s_i: unbiased.
+All terms are >= 0 and vanish where r = s: with exact labels the gradient's noise vanishes too as
+the fit improves, which the cross-entropy -s log r alone does not have.  The thetas are those of
+other events of the batch, which know nothing of event i.
+
+References:
+    | Mining gold from implicit models (Brehmer et al., 2018), arXiv:1805.12244
+    | Likelihood-free inference with an improved cross-entropy estimator (Stoye et al., 2018),
+      arXiv:1808.00973: the joint ratio as a soft label
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mflow_sbi.training.objectives import TrainingBatch
+
+__all__ = ["RatioDivergence", "RatioLikelihood", "RatioScore", "RichestRatio"]
+
+
+@dataclass(frozen=True)
+class RatioLikelihood:
+    """-mean log r(x_i, theta_i): from events and their thetas alone."""
+
+    def __call__(self, surrogate: Any, batch: TrainingBatch) -> Tensor:  # noqa: ANN401
+        """Return the negative mean log ratio of the pairs."""
+        ratio = surrogate.ratio
+        encoded = ratio.encode_in_turn(batch.require_resting())
+        return -ratio.log_ratio(encoded, batch.theta).mean()
+
+
+@dataclass(frozen=True)
+class RatioScore:
+    """RatioLikelihood + a mean |grad_theta log r - t|^2 / p: pairs and their joint scores.
+
+    Scores are those of standardised parameters.  a = `weight`; both terms are minimal at the true
+    ratio, so a only shares out the noise.
+    """
+
+    weight: float = 1.0
+
+    def __call__(self, surrogate: Any, batch: TrainingBatch) -> Tensor:  # noqa: ANN401
+        """Return the negative mean log ratio and the weighted mean square of score differences."""
+        ratio = surrogate.ratio
+        encoded = ratio.encode_in_turn(batch.require_resting())
+        off = ratio.score(encoded, batch.theta) - batch.require_score()
+        return self.weight * off.square().mean() - ratio.log_ratio(encoded, batch.theta).mean()
+
+
+@dataclass(frozen=True)
+class RatioDivergence:
+    """mean [s log(s / r) - s + r] over events and thetas of other events; s the joint ratio.
+
+    Args:
+        points: thetas of each batch that every event is asked at.
+    """
+
+    points: int = 64
+
+    def __call__(self, surrogate: Any, batch: TrainingBatch) -> Tensor:  # noqa: ANN401
+        """Return the mean divergence of the ratios from the joint ones."""
+        ratio = surrogate.ratio
+        encoded = ratio.encode_in_turn(batch.require_resting())
+        labels = ratio.normalised(batch.require_components())
+        weights = ratio.weights(batch.theta[: self.points]).to(encoded.dtype)
+        learned, joint = encoded @ weights.T, (labels @ weights.T).clamp_min(0.0)
+        divergence = torch.xlogy(joint, joint / learned) - joint + learned
+        own = torch.eye(len(weights), dtype=torch.bool, device=weights.device)
+        own = torch.nn.functional.pad(own, (0, 0, 0, len(encoded) - len(weights)))
+        return divergence.masked_fill(own, 0.0).mean()
+
+
+@dataclass(frozen=True)
+class RichestRatio:
+    """The objective that uses most of what the events carry: components, else scores, else pairs.
+
+    Components say all that scores and thetas say, and more, so they stand alone.
+    """
+
+    components: RatioDivergence = field(default_factory=RatioDivergence)
+    score: RatioScore = field(default_factory=RatioScore)
+    samples: RatioLikelihood = field(default_factory=RatioLikelihood)
+
+    def __call__(self, surrogate: Any, batch: TrainingBatch) -> Tensor:  # noqa: ANN401
+        """Return the objective that fits the batch."""
+        if batch.components is not None:
+            return self.components(surrogate, batch)
+        if batch.score is not None:
+            return self.score(surrogate, batch)
+        return self.samples(surrogate, batch)
