@@ -26,7 +26,6 @@ from mflow_sbi.charts import (
     build_encoded_chart,
     build_implicit_chart,
     build_invertible_chart,
-    independent_first,
 )
 from mflow_sbi.constraints import Constraints, Dictionary, Discovery, discover_constraints
 from mflow_sbi.errors import ChartError
@@ -165,7 +164,7 @@ def _fit_learned(
     seed: int,
     notes: tuple[str, ...],
 ) -> FittedChart:
-    head = independent_first(LinearHead.fit(events.x), events.x)
+    head = LinearHead.fit(events.x)
     shape = {"rank": head.rank, "latent_dim": latent_dim}
     return FittedChart(_learned_chart(head, latent_dim, options, seed), shape, options, notes)
 

@@ -10,7 +10,6 @@ from mflow_sbi.charts.collider import ColliderChart
 from mflow_sbi.charts.constrained import project_onto_constraints
 from mflow_sbi.charts.encoded import EncodedChart, build_encoded_chart
 from mflow_sbi.charts.implicit import ImplicitChart, ImplicitShape
-from mflow_sbi.charts.independent import independent_first
 from mflow_sbi.charts.invertible import InvertibleChart, build_invertible_chart
 from mflow_sbi.charts.linear_head import LinearHead
 from mflow_sbi.charts.pivots import build_implicit_chart, choose_pivots
@@ -40,6 +39,5 @@ __all__ = [
     "decoder_jacobian",
     "exact_log_volume",
     "gram_matrix",
-    "independent_first",
     "project_onto_constraints",
 ]

@@ -19,7 +19,6 @@ from mflow_sbi.charts import (
     decoder_jacobian,
     exact_log_volume,
     gram_matrix,
-    independent_first,
     project_onto_constraints,
 )
 from mflow_sbi.errors import ChartError, ConfigurationError
@@ -234,29 +233,6 @@ def _flat_gram(u: Tensor) -> Tensor:
 def test_refuses(call, error, message):
     with pytest.raises(error, match=message):
         call()
-
-
-def _thin_surface(n: int) -> Tensor:
-    """Return events with two free numbers, one of them narrow, and two wide functions of them."""
-    u = torch.randn(n, 2, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
-    wide = torch.stack([u[:, 0].square(), u[:, 0] * u[:, 1]], dim=1)
-    return torch.cat([u * torch.tensor([1.0, 0.01]), 3 * wide], dim=1)
-
-
-def test_free_directions_come_first_however_narrow():
-    x = _thin_surface(2000)
-    by_spread = LinearHead.fit(x)
-    head = independent_first(by_spread, x)
-    torch.testing.assert_close(head.inverse(head(x)), x, atol=1e-12, rtol=0)
-    assert head.basis[:2, :2].abs().sum(dim=0).min() > 0.9
-    assert by_spread.basis[:2, :2].abs().sum(dim=0).max() < 0.1
-    assert sorted(head.spread.tolist()) == sorted(by_spread.spread.tolist())
-
-
-def test_too_few_events_leave_the_directions_alone():
-    x = _thin_surface(50)
-    head = LinearHead.fit(x)
-    assert independent_first(head, x) is head
 
 
 class _Sphere:
