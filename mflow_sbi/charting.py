@@ -16,18 +16,18 @@ from typing import NamedTuple, TypeAlias
 from torch import Tensor
 
 from mflow_sbi.charts import (
+    AdaptedChart,
     Chart,
     ColliderChart,
-    ImplicitChart,
     ImplicitShape,
     LinearHead,
     NetworkOptions,
+    build_adapted_chart,
     build_autoencoder_chart,
     build_encoded_chart,
-    build_implicit_chart,
     build_invertible_chart,
 )
-from mflow_sbi.constraints import Constraints, Dictionary, Discovery, discover_constraints
+from mflow_sbi.constraints import Dictionary, Discovery, discover_constraints
 from mflow_sbi.errors import ChartError
 from mflow_sbi.flows import FlowOptions
 from mflow_sbi.interfaces import Array
@@ -47,6 +47,7 @@ __all__ = [
 ]
 
 
+GIVEN_BACK_EVENTS = 2000
 LEAST_FOUND = 0.9
 """Share of events that Newton must give back from the best pivots: a surface that folds over every
 choice of pivots, like a whole sphere, loses a branch."""
@@ -184,25 +185,25 @@ def _fit_implicit(
     constraints = discovery.constraints
     assert constraints is not None
     wanted = ImplicitShape(n_linear=0, hidden=options.hidden, blocks=options.blocks)
-    chart, choice = build_implicit_chart(
+    chart, choice = build_adapted_chart(
         constraints, events.x, wanted, epochs=options.epochs, seed=seed
     )
-    best = choice.best
-    pivots = ", ".join(events.names[i] for i in best.pivots)
-    if best.found < LEAST_FOUND:
+    latents = ", ".join(chart.describe(events.names))
+    found = f"{found}; the chart is implicit, {chart.latent_dim} latents: {latents}"
+    share = chart.share_given_back(events.x[:GIVEN_BACK_EVENTS])
+    if share < LEAST_FOUND:
         message = (
-            f"{found}, but the surface folds: over the best pivots ({pivots}) Newton gives back "
-            f"only {best.found:.0%} of the events, expected {LEAST_FOUND:.0%}; take the "
-            "invertible chart, or select events of one branch"
+            f"{found}; but the surface folds: over these only {share:.0%} of the events are given "
+            f"back, expected {LEAST_FOUND:.0%}; take the invertible chart, or select events of "
+            "one branch"
         )
         raise ChartError(message)
     notes = (
-        f"{found}; the chart is implicit, {chart.latent_dim} latents: {pivots}",
-        f"Newton gives back {best.found:.2%} of held-out events before training its start",
+        found,
+        f"decode(encode(x)) gives back {share:.2%} of training events; the data's log density in "
+        f"these coordinates, as a product of marginals: {choice.best.simplicity:.1f}",
     )
-    shape = {f"constraints.{name}": size for name, size in constraints.shape.items()}
-    shape |= {f"implicit.{name}": size for name, size in chart.shape._asdict().items()}
-    return FittedChart(chart, shape, options, notes)
+    return FittedChart(chart, chart.shape, options, notes)
 
 
 def rebuild_chart(shape: Shape, ambient_dim: int, options: ChartOptions, seed: int) -> Chart:
@@ -210,12 +211,7 @@ def rebuild_chart(shape: Shape, ambient_dim: int, options: ChartOptions, seed: i
     if isinstance(options, LearnedOptions):
         head = LinearHead(ambient_dim, shape["rank"])
         return _learned_chart(head, shape["latent_dim"], options, seed)
-    constraints = Constraints.empty(**_part(shape, "constraints."))
-    return ImplicitChart(constraints, ImplicitShape(**_part(shape, "implicit.")))
-
-
-def _part(shape: Shape, prefix: str) -> dict[str, int]:
-    return {k.removeprefix(prefix): v for k, v in shape.items() if k.startswith(prefix)}
+    return AdaptedChart.empty(shape)
 
 
 def collider_chart(events: ChartingEvents) -> ColliderChart:

@@ -1,5 +1,6 @@
 """Charts: maps between latents u in R^d and surfaces in R^n, with their exact volume."""
 
+from mflow_sbi.charts.adapted import AdaptedChart, build_adapted_chart
 from mflow_sbi.charts.autoencoder import (
     AutoencoderChart,
     NetworkOptions,
@@ -22,6 +23,7 @@ from mflow_sbi.charts.volume import (
 
 __all__ = [
     "CHUNK_ROWS",
+    "AdaptedChart",
     "AutoencoderChart",
     "Chart",
     "ColliderChart",
@@ -33,6 +35,7 @@ __all__ = [
     "NetworkOptions",
     "build_autoencoder_chart",
     "build_encoded_chart",
+    "build_adapted_chart",
     "build_implicit_chart",
     "build_invertible_chart",
     "choose_pivots",

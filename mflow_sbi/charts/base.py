@@ -39,6 +39,13 @@ class Chart(nn.Module, ABC):
         """Return decode(encode(x)), (N, n) -> (N, n)."""
         return self.decode(self.encode(x))
 
+    def project_with_flags(self, x: Events) -> tuple[Events, Tensor]:
+        """Return project(x) and whether there is such a point, (N, n) and (N,) bool."""
+        u, found = self.encode_with_flags(x)
+        points = x.double().clone()
+        points[found], arrived = self.decode_with_flags(u[found])
+        return points, found.index_put((torch.nonzero(found)[:, 0],), arrived)
+
     def encode_with_flags(self, x: Events) -> tuple[Latents, Tensor]:
         """Return encode(x) and whether the surface has a point for x, (N, d) and (N,) bool."""
         return self.encode(x), torch.ones(len(x), dtype=torch.bool, device=x.device)
@@ -58,3 +65,8 @@ class Chart(nn.Module, ABC):
     def log_volume(self, u: Latents) -> Tensor:
         """Return log sqrt(det J^T J), exact, (N, d) -> (N,)."""
         return exact_log_volume(self.gram, u)
+
+    def encode_with_volume(self, x: Events) -> tuple[Latents, Tensor]:
+        """Return encode(x) and the log volume there, (N, n) -> (N, d) and (N,)."""
+        u = self.encode(x)
+        return u, self.log_volume(u)

@@ -18,14 +18,15 @@ References:
     Mathematics: S. G. Krantz and H. R. Parks, The Implicit Function Theorem (2002).
 """
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeAlias
 
 import torch
-from scipy.linalg import qr
 from torch import Tensor, nn
 
 from mflow_sbi.charts.base import Chart
+from mflow_sbi.charts.edges import Edges
+from mflow_sbi.charts.linear_split import linear_split
 from mflow_sbi.charts.warm_start import WarmStart
 from mflow_sbi.constraints import ConstraintFunction, project
 from mflow_sbi.errors import ChartError
@@ -40,8 +41,8 @@ MAX_STEPS = 14
 STEP_TOLERANCE = 1e-7
 """Last step, in standard deviations: the root is then known to its square, about rounding."""
 
-PATHS = 4
-PATH_POINTS = 12
+PATHS = 8
+PATH_POINTS = 6
 """Stations on the way from a known event to latents that Newton did not reach directly."""
 
 ANCHORS = 1000
@@ -50,17 +51,20 @@ ANCHORS = 1000
 SIGN_EVENTS = 20_000
 CHUNK_EVENTS = 2000
 
-LINEAR_VARIATION = 1e-9
-"""Relative change of a gradient over the sample below which its constraint is linear."""
+
+Acceptance: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Which roots w (N, k) over u (N, d), with slopes G_w (N, k, k), are accepted, (N,) bool."""
 
 
 class ImplicitShape(NamedTuple):
-    """The integers that rebuild a chart: linear constraints, network, anchors."""
+    """The integers that rebuild a chart: linear constraints, network, anchors, edges, angles."""
 
     n_linear: int
     hidden: int = 96
     blocks: int = 2
     n_anchors: int = ANCHORS
+    n_edges: int = 0
+    n_angles: int = 0
 
 
 class ImplicitChart(Float64Buffers, Chart):
@@ -78,6 +82,7 @@ class ImplicitChart(Float64Buffers, Chart):
     lift: Tensor
     anchors: Tensor
     signs: Tensor
+    orientation: Tensor
 
     def __init__(self, constraints: nn.Module, shape: ImplicitShape) -> None:
         super().__init__()
@@ -95,21 +100,31 @@ class ImplicitChart(Float64Buffers, Chart):
         self.register_buffer("anchors", torch.zeros(shape.n_anchors, size, dtype=torch.float64))
         signs = torch.zeros(self.n_unknowns, self.n_unknowns, dtype=torch.float64)
         self.register_buffer("signs", signs)
-        self.start = WarmStart(self.latent_dim, self.n_unknowns, shape.hidden, shape.blocks)
+        self.register_buffer("orientation", torch.zeros((), dtype=torch.float64))
+        self.edges = Edges(shape.n_edges)
+        self.start = WarmStart(
+            self.latent_dim, self.n_unknowns, shape.hidden, shape.blocks, shape.n_angles
+        )
 
     @classmethod
     def on_pivots(
-        cls, constraints: nn.Module, x: Events, pivots: Sequence[int], shape: ImplicitShape
+        cls,
+        constraints: nn.Module,
+        x: Events,
+        pivots: Sequence[int],
+        shape: ImplicitShape,
+        edges: Edges | None = None,
     ) -> "ImplicitChart":
         """Return the chart over these pivots, with the warm start of a quadratic regression.
 
-        `n_linear` of the shape is replaced by the number of linear constraints found.
+        `n_linear`, `n_edges` and `n_angles` of the shape are replaced by what is found.
 
         Args:
             constraints: F, (N, n) -> (N, m).
             x: standardised events on the surface, (N, n).
             pivots: indices of d = n - m observables.
             shape: the other integers.
+            edges: inequalities that every point has to obey; none if left out.
 
         Raises:
             ChartError: the number of pivots is not n - m, or they do not determine the rest of
@@ -122,8 +137,19 @@ class ImplicitChart(Float64Buffers, Chart):
             )
             raise ChartError(message)
         x = x.double()
-        split = _linear_split(constraints, x, sorted(pivots))
-        chart = cls(constraints, shape._replace(n_linear=m - len(split.rows)))
+        edges = edges or Edges(0)
+        split = linear_split(constraints, x, sorted(pivots))
+        periods = _periods(constraints)[sorted(pivots)]
+        chart = cls(
+            constraints,
+            shape._replace(
+                n_linear=m - len(split.rows),
+                n_edges=len(edges),
+                n_angles=int((periods > 0).sum()),
+            ),
+        ).to(x.device)
+        chart.edges.load_state_dict(edges.state_dict())
+        chart.start.set_periods(periods)
         chart.pivots.copy_(torch.tensor(sorted(pivots)))
         chart.unknowns.copy_(torch.tensor(split.unknowns))
         chart.rows.copy_(torch.tensor(split.rows))
@@ -133,16 +159,31 @@ class ImplicitChart(Float64Buffers, Chart):
         steps = torch.linspace(0, len(known) - 1, shape.n_anchors).long()
         chart.anchors.copy_(known[steps])
         chart.start.fit_regression(*chart._split(known))
-        chart.signs.copy_(chart._constant_signs(x[:SIGN_EVENTS]))
+        chart._fit_branch(x[:SIGN_EVENTS])
         return chart
 
     @torch.no_grad()
-    def _constant_signs(self, x: Tensor) -> Tensor:
-        """Return the signs of those entries of G_w that have one sign at all events, (k, k)."""
+    def _fit_branch(self, x: Tensor) -> None:
+        """Keep the signs of entries of G_w and of det G_w that are the same at all events."""
         slopes = torch.cat([self._slope_of_unknowns(part) for part in x.split(CHUNK_EVENTS)])
         tiny = 1e-9 * slopes.abs().amax(dim=0)
         positive, negative = slopes.amin(dim=0) > tiny, slopes.amax(dim=0) < -tiny
-        return positive.double() - negative.double()
+        self.signs.copy_(positive.double() - negative.double())
+        signs = torch.linalg.slogdet(slopes).sign
+        same = bool((signs == signs[0]).all())
+        self.orientation.copy_(signs[0] if same else torch.zeros_like(signs[0]))
+
+    def _in_range(self, u: Tensor, w: Tensor, along: Tensor) -> Tensor:  # noqa: ARG002
+        """Return whether roots lie in the range of the events, (N,) bool."""
+        low, high = self.start.box()
+        return ((w >= low) & (w <= high)).all(dim=-1)
+
+    def _where_events_lie(self, u: Tensor, w: Tensor, along: Tensor) -> Tensor:
+        """Return whether roots are like events: in range, same signs, inside edges, (N,) bool."""
+        same_signs = (along * self.signs >= 0).flatten(1).all(dim=-1)
+        same_side = torch.linalg.slogdet(along).sign * self.orientation >= 0
+        inside = self.edges(self._assemble(u, w))
+        return self._in_range(u, w, along) & same_signs & same_side & inside
 
     def _slope_of_unknowns(self, x: Events) -> Tensor:
         """Return G_w at points of the surface, (N, n) -> (N, k, k)."""
@@ -179,8 +220,8 @@ class ImplicitChart(Float64Buffers, Chart):
         along = slope.detach() @ self.lift[:, self.latent_dim :]
         return torch.linalg.solve_ex(along, value[..., None]).result[..., 0], along
 
-    def _newton(self, u: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the roots (N, k) and whether Newton arrived at them inside the range, (N,)."""
+    def _newton(self, u: Tensor, w: Tensor, accepted: Acceptance) -> tuple[Tensor, Tensor]:
+        """Return the roots (N, k) and whether Newton arrived at ones that are accepted, (N,)."""
         low, high = self.start.box()
         reach = self.start.reach()
         w, arrived = w.clone(), torch.zeros(len(u), dtype=torch.bool, device=u.device)
@@ -191,12 +232,10 @@ class ImplicitChart(Float64Buffers, Chart):
             step, along = self._newton_step(u[active], w[active])
             fine = step.isfinite().all(dim=-1)
             active, step, along = active[fine], step[fine], along[fine]
-            before = w[active]
-            w[active] = (before - step.clamp(-reach, reach)).clamp(low, high)
             close = step.abs().amax(dim=-1) < STEP_TOLERANCE
-            inside = ((before >= low) & (before <= high)).all(dim=-1)
-            same_branch = (along * self.signs >= 0).flatten(1).all(dim=-1)
-            arrived[active[close & inside & same_branch]] = True
+            there = active[close]
+            arrived[there] = accepted(u[there], w[there], along[close])
+            w[active] = (w[active] - step.clamp(-reach, reach)).clamp(low, high)
             active = active[~close]
         return w, arrived
 
@@ -205,23 +244,21 @@ class ImplicitChart(Float64Buffers, Chart):
         from_u, _ = self._split(self.anchors)
         nearest = torch.cdist(u, from_u).kthvalue(rank, dim=-1).indices
         begin, w = self._split(self.anchors[nearest])
-        arrived = torch.ones(len(u), dtype=torch.bool, device=u.device)
-        for t in torch.linspace(0, 1, PATH_POINTS + 1)[1:].tolist():
-            w, here = self._newton(torch.lerp(begin, u, t), w)
-            arrived &= here
-        return w, arrived
+        for t in torch.linspace(0, 1, PATH_POINTS + 1)[1:-1].tolist():
+            w, _ = self._newton(torch.lerp(begin, u, t), w, self._in_range)
+        return self._newton(u, w, self._where_events_lie)
 
     @torch.no_grad()
     def found_directly(self, u: Latents) -> tuple[Events, Tensor]:
         """Return points and flags as `decode_with_flags`, from the warm start alone."""
         u = u.double()
-        w, arrived = self._newton(u, self.start(u))
+        w, arrived = self._newton(u, self.start(u), self._where_events_lie)
         return self._assemble(u, w), arrived
 
     @torch.no_grad()
     def _root(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Return w (N, k) with G(u, w) = 0 and flags (N,): warm start, then paths if need be."""
-        w, arrived = self._newton(u, self.start(u))
+        w, arrived = self._newton(u, self.start(u), self._where_events_lie)
         for rank in range(1, 1 + min(PATHS, len(self.anchors))):
             lost = torch.nonzero(~arrived)[:, 0]
             if not len(lost):
@@ -230,17 +267,28 @@ class ImplicitChart(Float64Buffers, Chart):
         return w, arrived
 
     def decode_with_flags(self, u: Latents) -> tuple[Events, Tensor]:
-        """Return the points with pivots u (N, n) and whether each lies on the surface (N,).
+        """Return the points with pivots u (N, n) and whether each lies where events do (N,).
 
+        That is on the surface and, among its branches, inside the edges of the training events.
         Differentiable with respect to u, once, where the flag is set.
         """
         u = u.double()
         w, arrived = self._root(u.detach())
         return self._assemble(u, w - self._newton_step(u, w)[0]), arrived
 
+    @torch.no_grad()
     def converged(self, u: Latents) -> Tensor:
-        """Return whether the surface has a point over u that Newton reaches, (N,) bool."""
-        return self._root(u.detach().double())[1]
+        """Return whether Newton reaches a point of the surface over u, (N,) bool.
+
+        Also where `decode_with_flags` has no flag because the point lies beyond an edge that all
+        training events respect.
+        """
+        u = u.double()
+        arrived = self._root(u)[1]
+        lost = torch.nonzero(~arrived)[:, 0]
+        if len(lost):
+            arrived[lost] = self._newton(u[lost], self.start(u[lost]), self._in_range)[1]
+        return arrived
 
     def decode(self, u: Latents) -> Events:
         """Return the points with pivots u, (N, d) -> (N, n).
@@ -264,10 +312,14 @@ class ImplicitChart(Float64Buffers, Chart):
             ChartError: as `decode`.
         """
         x = self.decode(u)
+        return x, self.jacobian_at(x)
+
+    def jacobian_at(self, x: Events) -> Tensor:
+        """Return J = L (1, -G_w^-1 G_u) at points of the surface, (N, n) -> (N, n, d)."""
         of_pivots, of_unknowns = self.lift.tensor_split([self.latent_dim], dim=1)
         _, slope = self._equations(x)
         graph = torch.linalg.solve_ex(slope @ of_unknowns, slope @ of_pivots).result
-        return x, of_pivots - of_unknowns @ graph
+        return of_pivots - of_unknowns @ graph
 
     def nearest(self, x: Events) -> tuple[Events, Tensor]:
         """Return the surface points next to events (N, n), and flags (N,); see `project`."""
@@ -295,13 +347,10 @@ class ImplicitChart(Float64Buffers, Chart):
         return points[:, self.pivots].to(self.start.dtype), arrived
 
 
-class _LinearSplit(NamedTuple):
-    """Unknowns that remain, rows of their equations, and x = origin + lift (u, w)."""
-
-    unknowns: list[int]
-    rows: list[int]
-    origin: Tensor
-    lift: Tensor
+def _periods(constraints: nn.Module) -> Tensor:
+    """Return the period of each observable, standardised, 0: none, (n,)."""
+    periods = getattr(constraints, "periods", None)
+    return torch.zeros(_sizes(constraints)[0]) if periods is None else periods
 
 
 def _sizes(constraints: nn.Module) -> tuple[int, int]:
@@ -310,34 +359,3 @@ def _sizes(constraints: nn.Module) -> tuple[int, int]:
     assert isinstance(n, int)
     assert isinstance(m, int)
     return n, m
-
-
-@torch.no_grad()
-def _linear_split(constraints: nn.Module, x: Tensor, pivots: list[int]) -> _LinearSplit:
-    """Return the linear constraints solved for observables that are no pivots."""
-    value, slope = constraints.with_jacobian(x[:1000])  # pyright: ignore[reportCallIssue]
-    size = slope.abs().amax(dim=(0, 2))
-    varies = (slope - slope[:1]).abs().amax(dim=(0, 2)) > LINEAR_VARIATION * size
-    matrix = slope[0, ~varies]
-    constant = (value[:, ~varies] - x[:1000] @ matrix.T).mean(dim=0)
-    others = [i for i in range(x.shape[1]) if i not in pivots]
-    triangle, order = _pivoted_triangle(matrix[:, others])
-    n_linear = len(matrix)
-    if n_linear and abs(triangle[-1, n_linear - 1]) < 1e-9 * abs(triangle[0, 0]):
-        message = f"the pivots {pivots} do not determine the rest of the linear constraints"
-        raise ChartError(message)
-    solved = sorted(others[i] for i in order[:n_linear])
-    unknowns = [i for i in others if i not in solved]
-    free = pivots + unknowns
-    origin, lift = x.new_zeros(x.shape[1]), x.new_zeros(x.shape[1], len(free))
-    lift[free] = torch.eye(len(free), dtype=x.dtype, device=x.device)
-    origin[solved] = -torch.linalg.solve(matrix[:, solved], constant)
-    lift[solved] = -torch.linalg.solve(matrix[:, solved], matrix[:, free])
-    return _LinearSplit(unknowns, torch.nonzero(varies)[:, 0].tolist(), origin, lift)
-
-
-def _pivoted_triangle(matrix: Tensor) -> tuple[Tensor, list[int]]:
-    """Return R (m, n) and the order of columns of a QR factorisation with column pivoting."""
-    result: Any = qr(matrix.cpu().numpy(), mode="r", pivoting=True)
-    triangle, order = result
-    return torch.from_numpy(triangle), order.tolist()

@@ -2,8 +2,9 @@ r"""Which observables can carry the others: pivots chosen by data, v(u) with F(u
 
 Over the whole sample a set of pivots is judged by
 
-    tilt   = log|det F_v| - 1/2 log det F F^T       (0: the surface runs along u; -inf: a fold)
-    folds  = share of events at which det F_v has the rarer of its two signs
+    tilt       = log|det F_v| - 1/2 log det F F^T    (0: the surface runs along u; -inf: a fold)
+    folds      = share of events at which det F_v has the rarer of its two signs
+    simplicity = mean log density of the data in these coordinates, see `simplicity`
 
 and, because a fold may hide between two events and a root outside the data, by two trials of the
 chart itself with a quadratic regression as warm start, at held-out events:
@@ -12,41 +13,48 @@ chart itself with a quadratic regression as warm start, at held-out events:
     reached = share of latents moved by 0.05 standard deviations that have a point over them
 
 One swap of a pivot k with another observable j multiplies det F_v by C_jk, C = -F_v^-1 F_u, so
-all swaps are known at once: the search starts at a rank-revealing QR of the pooled tangent frames
-and climbs.  Tilt alone would choose narrow observables (a resonance's mass) that leave a sign or
-a direction of others undetermined; folds and trials see that.
+all swaps are known at once: the search starts at a rank-revealing QR of the pooled tangent
+frames, climbs away from folds by the tilt of the most tilted events, and from there to simpler
+coordinates.  Those alone would choose narrow observables (a resonance's mass) that leave a sign
+or a direction of others undetermined; folds and trials see that.
 
 References:
     Gu and Eisenstat (1996), Efficient algorithms for computing a strong rank-revealing QR
     factorization, SIAM J. Sci. Comput. 17, 848.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from mflow_sbi.charts.coordinates import AugmentedConstraints
+from mflow_sbi.charts.edges import Edges
 from mflow_sbi.charts.implicit import ImplicitChart, ImplicitShape
+from mflow_sbi.charts.simplicity import Simplicity
 from mflow_sbi.errors import ChartError
 from mflow_sbi.interfaces import Events
 
 __all__ = ["PivotChoice", "PivotScore", "build_implicit_chart", "choose_pivots"]
 
-SEARCH_EVENTS = 2000
-REGRESSION_EVENTS = 5000
-TRIAL_EVENTS = 1000
+SEARCH_EVENTS = 1500
+REGRESSION_EVENTS = 3000
+TRIAL_EVENTS = 500
 FRAMES = 500
 JITTER = 0.05
-WORST_SHARES = (0.3, 0.03, 0.005)
+WORST_SHARES = (1.0, 0.3, 0.03, 0.005)
 """Shares of events, the most tilted ones, whose mean tilt the searches raise."""
 
 FOLD_PENALTY = 100.0
 SAFE_SHARE = 0.995
-"""Sets that find and reach this share are taken as equal; the least tilted of them wins."""
+"""Sets that find and reach this share are taken as equally safe; the simplest of them wins."""
 
-NEIGHBOURS = 16
-ROUNDS = 4
+SHORTFALL_PENALTY = 20.0
+"""Nats that a set may be simpler by to make up for losing all trials: one for each 5 %."""
+
+NEIGHBOURS = 8
+ROUNDS = 3
 SMALLEST_TILT = -40.0
 
 
@@ -60,6 +68,7 @@ class PivotScore:
         folds: share of events beyond a fold.
         found: share of held-out events that Newton gives back.
         reached: share of moved latents with a point of the surface over them.
+        simplicity: mean log density of the data in these coordinates, up to a constant.
     """
 
     pivots: tuple[int, ...]
@@ -67,11 +76,20 @@ class PivotScore:
     folds: float
     found: float
     reached: float
+    simplicity: float
 
     @property
-    def key(self) -> tuple[float, float]:
-        """What is compared: the worst case up to `SAFE_SHARE`, then the tilt."""
-        return min(self.found, self.reached, SAFE_SHARE), self.tilt
+    def safe(self) -> bool:
+        """Whether trials lose next to nothing."""
+        return min(self.found, self.reached) >= SAFE_SHARE
+
+    @property
+    def key(self) -> float:
+        """What is compared: simplicity, less a penalty for what the trials lose."""
+        if not self.found:
+            return -torch.inf
+        shortfall = SAFE_SHARE - min(self.found, self.reached, SAFE_SHARE)
+        return self.simplicity - SHORTFALL_PENALTY * shortfall
 
 
 @dataclass(frozen=True)
@@ -87,23 +105,26 @@ class PivotChoice:
 
     def describe(self, names: Sequence[str], rows: int = 5) -> str:
         """Return a table of the best sets in the observables' names."""
-        lines = ["found    reached  folds    tilt  pivots"]
+        lines = ["found    reached  folds    tilt  simplicity  pivots"]
         for score in self.scores[:rows]:
-            chosen = " ".join(names[i] for i in score.pivots)
+            chosen = ", ".join(names[i] for i in score.pivots)
             lines.append(
                 f"{score.found:.4f}   {score.reached:.4f}   {score.folds:.4f} "
-                f"{score.tilt:6.1f}  {chosen}"
+                f"{score.tilt:6.1f}  {score.simplicity:10.2f}  {chosen}"
             )
         return "\n".join(lines)
 
 
-def choose_pivots(constraints: nn.Module, x: Events, *, seed: int) -> PivotChoice:
+def choose_pivots(
+    constraints: nn.Module, x: Events, *, seed: int, edges: Edges | None = None
+) -> PivotChoice:
     """Return sets of d = n - m pivots, best first.
 
     Args:
         constraints: F with `with_jacobian`, (N, n) -> (N, m), (N, m, n).
         x: standardised events on the surface, (N, n).
         seed: of the choice of events and of the moves of the trials.
+        edges: inequalities that points have to obey.
 
     Raises:
         ChartError: no set of pivots determines the other observables at all events.
@@ -112,22 +133,20 @@ def choose_pivots(constraints: nn.Module, x: Events, *, seed: int) -> PivotChoic
     order = torch.randperm(len(x), generator=generator)
     x = x.double()[order[: REGRESSION_EVENTS + TRIAL_EVENTS]]
     with torch.no_grad():
-        search = _Search(constraints, x[:SEARCH_EVENTS])
-        scores: dict[tuple[int, ...], PivotScore] = {}
+        search = _Search(constraints, x)
+        trials = _Trials(search, x, edges or Edges(0), seed)
         for share in WORST_SHARES:
             pivots = search.climb(search.first(share), share)
-            scores[pivots] = _try_out(search, pivots, x, seed)
+            trials.add(pivots)
+            trials.add(search.climb_to_simplicity(pivots))
         for _ in range(ROUNDS):
-            before = max(scores.values(), key=lambda score: score.key)
-            if min(before.found, before.reached) >= SAFE_SHARE:
-                break
+            before = trials.best
             for pivots in search.neighbours(before.pivots):
-                if pivots not in scores:
-                    scores[pivots] = _try_out(search, pivots, x, seed)
-            if before is max(scores.values(), key=lambda score: score.key):
+                trials.add(pivots)
+            if before is trials.best:
                 break
-    ranked = sorted(scores.values(), key=lambda score: score.key, reverse=True)
-    if ranked[0].found == 0:
+    ranked = sorted(trials.scores.values(), key=lambda score: score.key, reverse=True)
+    if not ranked[0].found:
         message = (
             "no set of pivots determines the other observables; expected events on one surface "
             "of the constraints, away from its singular points"
@@ -143,26 +162,29 @@ def build_implicit_chart(
     *,
     epochs: int = 10,
     seed: int,
+    edges: Edges | None = None,
 ) -> tuple[ImplicitChart, PivotChoice]:
     """Return the chart on the best pivots with a trained warm start, and the sets tried.
+
+    Where the constraints are augmented by functions, those that are no pivots are left out.
 
     Args:
         constraints: F with `with_jacobian`.
         x: standardised events on the surface, (N, n).
-        shape: width and depth of the network (`n_linear` is found).
+        shape: width and depth of the network (the other integers are found).
         epochs: passes over the events for the warm start.
         seed: of every random choice.
+        edges: inequalities that points have to obey.
 
     Raises:
         ChartError: as `choose_pivots`.
     """
-    choice = choose_pivots(constraints, x, seed=seed)
+    choice = choose_pivots(constraints, x, seed=seed, edges=edges)
+    shape = shape or ImplicitShape(n_linear=0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        chart = ImplicitChart.on_pivots(
-            constraints, x, choice.best.pivots, shape or ImplicitShape(n_linear=0)
-        )
-    chart.fit_warm_start(x, epochs=epochs, seed=seed)
+        chart, columns = _chart_on(constraints, x, choice.best.pivots, shape, edges)
+    chart.fit_warm_start(x[:, columns], epochs=epochs, seed=seed)
     return chart, choice
 
 
@@ -171,7 +193,9 @@ class _Search:
 
     def __init__(self, constraints: nn.Module, x: Tensor) -> None:
         self.constraints = constraints
-        self.slope = constraints.with_jacobian(x)[1]  # pyright: ignore[reportCallIssue]
+        self.simplicity = Simplicity(x)
+        some = x[:SEARCH_EVENTS]
+        self.slope = constraints.with_jacobian(some)[1]  # pyright: ignore[reportCallIssue]
         n_constraints = self.slope.shape[1]
         self.area = 0.5 * torch.logdet(self.slope @ self.slope.mT)
         self.frames = torch.linalg.svd(self.slope[:FRAMES]).Vh[:, n_constraints:].mT
@@ -202,23 +226,48 @@ class _Search:
         sign, size = torch.linalg.slogdet(self.slope[:, :, self._others(pivots)])
         return (size - self.area).clamp_min(SMALLEST_TILT), sign
 
-    def swaps(self, pivots: Sequence[int], share: float) -> Tensor:
-        """Return the objective after the swap of each other observable and pivot, (m, d)."""
-        others = self._others(pivots)
+    def _swaps(self, pivots: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return tilts and signs after the swap of each other observable and pivot, (N, m, d)."""
         tilt, sign = self.tilts(pivots)
+        others = self._others(pivots)
         graph = torch.linalg.solve_ex(self.slope[:, :, others], self.slope[:, :, list(pivots)])
         table = graph.result.nan_to_num(0.0)
         tilt_after = (tilt[:, None, None] + table.abs().log()).clamp_min(SMALLEST_TILT)
-        return _objective(tilt_after, sign[:, None, None] * table.sign(), share)
+        return tilt_after, sign[:, None, None] * table.sign()
+
+    def _simplicity_after(self, pivots: Sequence[int]) -> Tensor:
+        """Return the penalised simplicity after each swap, (m, d)."""
+        tilt, sign = self._swaps(pivots)
+        sets = torch.tensor([self._swapped(pivots, k) for k in range(tilt[0].numel())])
+        cost = self.simplicity.cost(sets.to(tilt.device)).reshape(tilt.shape[1:])
+        return tilt.mean(dim=0) - FOLD_PENALTY * _folds(sign) - cost
+
+    def simple(self, pivots: Sequence[int]) -> float:
+        """Return the simplicity of a set, penalised for folds."""
+        tilt, sign = self.tilts(pivots)
+        cost = self.simplicity.cost(torch.tensor(list(pivots), device=tilt.device))
+        return float(tilt.mean() - FOLD_PENALTY * _folds(sign) - cost)
 
     def climb(self, pivots: tuple[int, ...], share: float) -> tuple[int, ...]:
-        """Return the set that no single swap improves."""
-        best = _objective(*self.tilts(pivots), share)
+        """Return the set whose most tilted events no single swap turns up."""
+        best = float(_objective(*self.tilts(pivots), share))
+        return self._climb(pivots, best, lambda p: _objective(*self._swaps(p), share))
+
+    def climb_to_simplicity(self, pivots: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the set that no single swap makes simpler."""
+        return self._climb(pivots, self.simple(pivots), self._simplicity_after)
+
+    def _climb(
+        self,
+        pivots: tuple[int, ...],
+        best: float,
+        table_of: Callable[[tuple[int, ...]], Tensor],
+    ) -> tuple[int, ...]:
         for _ in range(100):
-            table = self.swaps(pivots, share)
+            table = table_of(pivots)
             if not bool(table.max() > best + 1e-6):
                 break
-            best = table.max()
+            best = float(table.max())
             pivots = self._swapped(pivots, int(table.argmax()))
         return pivots
 
@@ -228,8 +277,8 @@ class _Search:
         return tuple(sorted([*kept, self._others(pivots)[row]]))
 
     def neighbours(self, pivots: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-        """Yield the sets one swap away, most promising first."""
-        table = self.swaps(pivots, WORST_SHARES[-1]).flatten()
+        """Yield the sets one swap away, simplest first."""
+        table = self._simplicity_after(pivots).flatten()
         for flat in table.argsort(descending=True)[:NEIGHBOURS].tolist():
             yield self._swapped(pivots, flat)
 
@@ -250,23 +299,64 @@ def _folds(sign: Tensor) -> Tensor:
     return 0.5 - 0.5 * sign.mean(dim=0).abs()
 
 
-def _try_out(search: _Search, pivots: tuple[int, ...], x: Tensor, seed: int) -> PivotScore:
-    """Return the score of a set: tilt and folds at the events, trials at held-out ones."""
-    tilt, sign = search.tilts(pivots)
-    worst = float(_lowest(tilt, 0.01))
-    found, reached = 0.0, 0.0
-    known, held_out = x[:-TRIAL_EVENTS], x[-TRIAL_EVENTS:]
-    try:
-        chart = ImplicitChart.on_pivots(
-            search.constraints, known, pivots, ImplicitShape(n_linear=0, hidden=1, blocks=0)
-        ).double()
-    except ChartError:
-        return PivotScore(pivots, worst, float(_folds(sign)), found, reached)
-    generator = torch.Generator().manual_seed(seed)
-    u = held_out[:, list(pivots)]
-    back, arrived = chart.found_directly(u)
-    same = (back - held_out).abs().amax(dim=-1) < 1e-4
-    moved = u + JITTER * torch.randn(u.shape, generator=generator, dtype=u.dtype).to(u.device)
-    found = float((arrived & same).double().mean())
-    reached = float(chart.found_directly(moved)[1].double().mean())
-    return PivotScore(pivots, worst, float(_folds(sign)), found, reached)
+class _Trials:
+    """Sets of pivots tried out on held-out events, each once."""
+
+    def __init__(self, search: _Search, x: Tensor, edges: Edges, seed: int) -> None:
+        self.search, self.edges, self.seed = search, edges, seed
+        self.known, self.held_out = x[:-TRIAL_EVENTS], x[-TRIAL_EVENTS:]
+        self.scores: dict[tuple[int, ...], PivotScore] = {}
+
+    @property
+    def best(self) -> PivotScore:
+        """The best set so far."""
+        return max(self.scores.values(), key=lambda score: score.key)
+
+    def add(self, pivots: tuple[int, ...]) -> None:
+        """Try a set out unless it has been."""
+        if pivots in self.scores:
+            return
+        tilt, sign = self.search.tilts(pivots)
+        found, reached = self._shares(pivots)
+        self.scores[pivots] = PivotScore(
+            pivots,
+            tilt=float(_lowest(tilt, 0.01)),
+            folds=float(_folds(sign)),
+            found=found,
+            reached=reached,
+            simplicity=self.search.simple(pivots),
+        )
+
+    def _shares(self, pivots: tuple[int, ...]) -> tuple[float, float]:
+        """Return the shares found and reached by a chart with a quadratic warm start."""
+        try:
+            chart, columns = _chart_on(
+                self.search.constraints, self.known, pivots, _BARE, self.edges
+            )
+        except ChartError:
+            return 0.0, 0.0
+        generator = torch.Generator().manual_seed(self.seed)
+        u = self.held_out[:, list(pivots)]
+        noise = torch.randn(u.shape, generator=generator, dtype=u.dtype).to(u.device)
+        back, arrived = chart.double().found_directly(u)
+        same = (back - self.held_out[:, columns]).abs().amax(dim=-1) < 1e-4
+        reached = chart.found_directly(u + JITTER * noise)[1]
+        return float((arrived & same).double().mean()), float(reached.double().mean())
+
+
+_BARE = ImplicitShape(n_linear=0, hidden=1, blocks=0)
+
+
+def _chart_on(
+    constraints: nn.Module,
+    x: Events,
+    pivots: Sequence[int],
+    shape: ImplicitShape,
+    edges: Edges | None,
+) -> tuple[ImplicitChart, list[int]]:
+    """Return the chart over pivots, without functions that are none, and the columns of x kept."""
+    columns = list(range(x.shape[1]))
+    if isinstance(constraints, AugmentedConstraints):
+        constraints, columns = constraints.reduced_to(pivots)
+    kept = [columns.index(p) for p in sorted(pivots)]
+    return ImplicitChart.on_pivots(constraints, x[:, columns], kept, shape, edges), columns

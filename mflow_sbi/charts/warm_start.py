@@ -1,4 +1,6 @@
-r"""Where Newton begins: w ~ clip(A q(u) + network(q(u))), q(u) = (1, u, u_i u_j).
+r"""Where Newton begins: w ~ clip(A q(f(u)) + network(q(f(u)))), q(f) = (1, f, f_i f_j).
+
+The features f(u) are u itself, and cosine and sine of those u that are angles.
 
 The quadratic part comes in closed form (least squares), the network refines it.  Results are
 clipped to the range of the training events: outside it Newton finds wrong branches.
@@ -28,9 +30,12 @@ class WarmStart(nn.Module):
         n_unknowns: k.
         hidden: width of the network.
         blocks: residual blocks.
+        n_angles: how many of u are periodic.
     """
 
     pairs: Tensor
+    angles: Tensor
+    periods: Tensor
     feature_centre: Tensor
     feature_scale: Tensor
     centre: Tensor
@@ -38,10 +43,15 @@ class WarmStart(nn.Module):
     low: Tensor
     high: Tensor
 
-    def __init__(self, latent_dim: int, n_unknowns: int, hidden: int, blocks: int) -> None:
+    def __init__(
+        self, latent_dim: int, n_unknowns: int, hidden: int, blocks: int, n_angles: int = 0
+    ) -> None:
         super().__init__()
-        n_features = latent_dim + latent_dim * (latent_dim + 1) // 2
-        self.register_buffer("pairs", torch.triu_indices(latent_dim, latent_dim))
+        n_first = latent_dim + 2 * n_angles
+        n_features = n_first + n_first * (n_first + 1) // 2
+        self.register_buffer("pairs", torch.triu_indices(n_first, n_first))
+        self.register_buffer("angles", torch.zeros(n_angles, dtype=torch.int64))
+        self.register_buffer("periods", torch.ones(n_angles))
         self.register_buffer("feature_centre", torch.zeros(n_features))
         self.register_buffer("feature_scale", torch.ones(n_features))
         self.register_buffer("centre", torch.zeros(n_unknowns))
@@ -58,6 +68,11 @@ class WarmStart(nn.Module):
         """Precision of the network, and of the latents."""
         return self.quadratic.weight.dtype
 
+    def set_periods(self, periods: Tensor) -> None:
+        """Tell which of u are angles: periods (d,), 0 for none."""
+        self.angles.copy_(torch.nonzero(periods)[:, 0])
+        self.periods.copy_(periods[self.angles])
+
     def box(self) -> tuple[Tensor, Tensor]:
         """Return the range in which roots are accepted, two of (k,) float64."""
         room = ROOM * self.reach()
@@ -73,7 +88,9 @@ class WarmStart(nn.Module):
         return torch.minimum(torch.maximum(w, self.low), self.high).double()
 
     def _features(self, u: Tensor) -> Tensor:
-        """Return u and its products of pairs, standardised, (N, d) -> (N, q)."""
+        """Return f(u) and its products of pairs, standardised, (N, d) -> (N, q)."""
+        turned = 2 * torch.pi * u[:, self.angles] / self.periods
+        u = torch.cat([u, turned.cos(), turned.sin()], dim=-1)
         first, second = self.pairs
         features = torch.cat([u, u[:, first] * u[:, second]], dim=-1)
         return (features - self.feature_centre) / self.feature_scale

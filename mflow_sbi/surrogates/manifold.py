@@ -87,12 +87,8 @@ class ManifoldFlow(nn.Module):
 
     def project_with_flags(self, x: Events) -> tuple[Events, Tensor]:
         """Return project(x), NaN where there is no point for x, and whether there is one, (N,)."""
-        s, found = self.chart.encode_with_flags(x)
-        points = torch.full_like(x, torch.nan, dtype=torch.float64)
-        points[found], arrived = self.chart.decode_with_flags(s[found])
-        found = found.index_put((torch.nonzero(found)[:, 0],), arrived)
-        points[~found] = torch.nan
-        return points, found
+        points, found = self.chart.project_with_flags(x)
+        return torch.where(found[:, None], points.double(), torch.nan), found
 
     def reconstruction_error(self, x: Events) -> Tensor:
         """Return |x - project(x)|_2 in standardised units, (N,)."""
@@ -118,9 +114,9 @@ class ManifoldFlow(nn.Module):
         return torch.cat([self._log_prob(*part) for part in parts])
 
     def _log_prob(self, x: Events, theta: Parameters) -> LogProbs:
-        s = self.coordinates(x)
-        u, log_det = self.reference.encode_noise(s)
-        return self.latent_log_prob(u, theta) + log_det - self.chart.log_volume(s)
+        s, log_volume = self.chart.encode_with_volume(x)
+        u, log_det = self.reference.encode_noise(s.to(self.reference.whitening.mean.dtype))
+        return self.latent_log_prob(u, theta) + log_det - log_volume
 
     def log_likelihood(self, x: Events, theta: Parameters) -> LogProbs:
         """Return log p(u|theta): log p(x|theta) without the volume, constant in theta, (N,)."""

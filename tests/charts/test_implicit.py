@@ -166,11 +166,11 @@ def test_the_other_branch_is_not_taken_even_if_started_there():
     chart = _chart_of(_sphere())
     u = _disc(50, seed=4)
     above = _sphere().graph(u)
-    _, arrived = chart._newton(u, above[:, chart.unknowns])
+    _, arrived = chart._newton(u, above[:, chart.unknowns], chart._where_events_lie)
     assert bool(arrived.all())
     below = above - 2 * above[:, 2:3] * torch.tensor([0.0, 0.0, 1.0, 1.0], dtype=u.dtype)
     assert _sphere().constraints(below).abs().max() < 1e-12
-    _, arrived = chart._newton(u, below[:, chart.unknowns])
+    _, arrived = chart._newton(u, below[:, chart.unknowns], chart._where_events_lie)
     assert not bool(arrived.any())
 
 
@@ -226,7 +226,7 @@ def test_pivots_avoid_the_fold():
     assert choice.best.pivots == (0, 1)
     assert choice.best.found > 0.999
     assert choice.best.folds == 0
-    assert "u1 u2" in choice.describe(("u1", "u2", "x3", "x4"))
+    assert "u1, u2" in choice.describe(("u1", "u2", "x3", "x4"))
 
 
 def test_refuses_the_wrong_number_of_pivots(surface):
