@@ -36,7 +36,7 @@ class NetworkOptions:
     """
 
     hidden: int = 128
-    blocks: int = 3
+    blocks: int = 4
 
     def __post_init__(self) -> None:
         if self.hidden < 1 or self.blocks < 0:

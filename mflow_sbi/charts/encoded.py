@@ -35,6 +35,11 @@ class EncodedChart(Chart):
         self.encoder = encoder
         self.chart = chart
 
+    @property
+    def head(self) -> LinearHead:
+        """Linear head of the invertible chart."""
+        return self.chart.head
+
     def encode(self, x: Events) -> Latents:
         """Return e(head(x)), (N, n) -> (N, d)."""
         reference = next(self.encoder.parameters())

@@ -95,18 +95,31 @@ class Reconstruction:
 
 @dataclass(frozen=True)
 class ReconstructionDistance:
-    """mean (|x - decode(encode(x))|^2 + s^2)^(1/2): the reported error itself.
+    """mean |x - x'| + w mean |S^-1 B^T (x - x')|, x' = decode(encode(x)): the reported error.
 
-    Standardised units.  Every event pulls alike, where squares leave the fit to the worst ones.
-    s = `softening` keeps the gradient smooth once events are reached.
+    Standardised units.  Distances, not their squares: every event pulls alike.  The second term,
+    w = `whitened`, measures in spreads of the linear head's directions: a free direction that is
+    narrow (what two wide observables fail to cancel) then asks for its latent from the start,
+    when in the first term it is still lost under the errors of wide ones.  s = `softening`,
+    |e| = (e^2 + s^2)^(1/2), keeps gradients smooth at events that are reached.
     """
 
+    whitened: float = 0.3
     softening: float = 1e-3
 
     def __call__(self, surrogate: Any, batch: TrainingBatch) -> Tensor:  # noqa: ANN401
         """Return the mean distance of the events from their projections."""
-        square = (batch.x - surrogate.chart.project(batch.x)).square().sum(dim=-1)
-        return torch.sqrt(square + self.softening**2).mean()
+        chart = surrogate.chart
+        error = batch.x - chart.project(batch.x)
+        distance = self._mean_length(error)
+        if not self.whitened:
+            return distance
+        white = (error @ chart.head.basis) / chart.head.spread
+        return distance + self.whitened * self._mean_length(white)
+
+    def _mean_length(self, rows: Tensor) -> Tensor:
+        """Return the softened mean length, (N, k) -> scalar."""
+        return torch.sqrt(rows.square().sum(dim=-1) + self.softening**2).mean()
 
 
 @dataclass(frozen=True)
