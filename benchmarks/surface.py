@@ -73,7 +73,7 @@ LEARNED = ("invertible", "encoded", "autoencoder")
 CHARTS = ("implicit", "fom", *LEARNED)
 RECIPE_OF = {chart: "mflow" for chart in CHARTS} | {"fom": "fom", "encoded": "emflow"}
 SETTINGS = ("tuned", "paper")
-CALIBRATION_EVENTS = 20_000
+CALIBRATION_EVENTS, LONG_BATCH = 20_000, 1000
 LARGEST = ("re_max", "idempotence", "round_trip", "volume_error", "tangent_error")
 SUMS = ("lost", "failed", "test_events")
 
@@ -152,7 +152,7 @@ def schedule_within(
     """Return the recipe's schedule with as many manifold epochs as fit into CPU minutes."""
     schedule = RECIPES[recipe].schedule
     manifold = next(phase for phase in schedule.phases if phase.name == "manifold")
-    short = Schedule((replace(manifold, epochs=2),))
+    short = Schedule((replace(manifold, epochs=2, batch_size=LONG_BATCH),))
     few = training.take(np.arange(min(CALIBRATION_EVENTS, len(training))))
     ends: list[float] = []
 
@@ -162,7 +162,8 @@ def schedule_within(
     train(few, recipe, options=options, schedule=short, on_epoch=on_epoch)
     epoch = (ends[1] - ends[0]) * len(training) / len(few)
     epochs = max(1, int(60 * minutes / epoch))
-    return schedule.with_phases(manifold={"epochs": epochs, "patience": epochs})
+    changes: dict[str, object] = {"batch_size": LONG_BATCH, "patience": epochs}
+    return schedule.with_phases(manifold={"epochs": epochs, **changes})
 
 
 def trained_chart(
