@@ -178,6 +178,17 @@ class CoordinateFunctions(Float64Buffers):
         size = torch.linalg.vector_norm(slope, dim=-1).mean(dim=0)
         self.equation_scale.copy_(size.clamp_min(1e-300))
 
+    def same_direction(self, x: Events, h: Tensor) -> Tensor:
+        """Return whether vectors point along their angles and not opposite to them, (N,) bool.
+
+        E(x, h) = 0 has both solutions.
+        """
+        n_angles = len(self.angles)
+        angle = (self.centre + self.spread * h)[:, :n_angles]
+        a, b, c, d = self._vectors(self._physical(x))
+        along = angle.cos() * (c * a + d * b) + angle.sin() * (c * b - d * a)
+        return (along > 0).all(dim=-1)
+
 
 class AugmentedConstraints(nn.Module):
     """F(x) = 0 and E(x, h) = 0 for events with functions as more observables, z = (x, h).
@@ -224,6 +235,11 @@ class AugmentedConstraints(nn.Module):
             )
             raise ChartError(message)
         return torch.cat([x.double(), self.functions(x)], dim=-1)
+
+    def same_branch(self, z: Tensor) -> Tensor:
+        """Return whether roots of (F, E) are points with these functions, (N,) bool."""
+        n = self.base.ambient_dim
+        return self.functions.same_direction(z[:, :n], z[:, n:])
 
     def forward(self, z: Tensor) -> Tensor:
         """Return (F, E), (N, n + K) -> (N, m + K)."""

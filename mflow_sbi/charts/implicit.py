@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from mflow_sbi.charts.base import Chart
+from mflow_sbi.charts.coordinates import AugmentedConstraints
 from mflow_sbi.charts.edges import Edges
 from mflow_sbi.charts.linear_split import linear_split
 from mflow_sbi.charts.warm_start import WarmStart
@@ -176,7 +177,10 @@ class ImplicitChart(Float64Buffers, Chart):
     def _in_range(self, u: Tensor, w: Tensor, along: Tensor) -> Tensor:  # noqa: ARG002
         """Return whether roots lie in the range of the events, (N,) bool."""
         low, high = self.start.box()
-        return ((w >= low) & (w <= high)).all(dim=-1)
+        inside = ((w >= low) & (w <= high)).all(dim=-1)
+        if isinstance(self.constraints, AugmentedConstraints):
+            return inside & self.constraints.same_branch(self._assemble(u, w))
+        return inside
 
     def _where_events_lie(self, u: Tensor, w: Tensor, along: Tensor) -> Tensor:
         """Return whether roots are like events: in range, same signs, inside edges, (N,) bool."""

@@ -178,3 +178,14 @@ def test_simplicity_of_normal_numbers_is_their_entropy():
     z = torch.randn(40_000, 3, generator=generator).double() @ lower.T
     entropy = 0.5 * torch.logdet(2 * math.pi * math.e * (lower @ lower.T))
     assert abs(float(Simplicity(z).cost(torch.tensor([0, 1, 2])) - entropy)) < 0.06
+
+
+def test_a_vector_opposite_to_its_angle_is_no_root(constraints, events):
+    augmented = AugmentedConstraints(constraints, find_coordinate_functions(constraints, events))
+    z = augmented.augment(events[:20])
+    assert augmented.same_branch(z).all()
+    flipped = z.clone()
+    shift = 2 * torch.as_tensor(constraints.mean[:2] / constraints.std[:2])
+    flipped[:, :2] = -z[:, :2] - shift
+    assert augmented(flipped).abs().max() < 1e-10
+    assert not augmented.same_branch(flipped).any()
