@@ -14,7 +14,7 @@ from mflow_sbi.charting import (
 from mflow_sbi.charts import NetworkOptions
 from mflow_sbi.errors import ConfigurationError
 from mflow_sbi.flows import FlowOptions
-from mflow_sbi.tilting import MorphingOptions, density_flow_options
+from mflow_sbi.tilting import MorphingOptions, ResidualOptions, density_flow_options
 
 __all__ = ["parse_options", "plain_options"]
 
@@ -25,7 +25,11 @@ CHARTS: Mapping[str, type] = {
     "implicit": ImplicitOptions,
     "automatic": AutomaticOptions,
 }
-DENSITIES: Mapping[str, type] = {"flow": FlowOptions, "morphing": MorphingOptions}
+DENSITIES: Mapping[str, type] = {
+    "flow": FlowOptions,
+    "morphing": MorphingOptions,
+    "residual": ResidualOptions,
+}
 KINDS: Mapping[str, Mapping[str, type]] = {"chart": CHARTS, "density": DENSITIES}
 """Options that come in several kinds, by their name."""
 

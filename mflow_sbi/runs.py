@@ -22,6 +22,7 @@ from mflow_sbi.evaluation import (
     compare_posteriors,
     marginal_distances,
     projection_metrics,
+    ratio_quality,
 )
 from mflow_sbi.events import (
     CLOSURE_TERMS,
@@ -59,7 +60,7 @@ from mflow_sbi.run_files import (
     stored_surface,
     write_text,
 )
-from mflow_sbi.surrogates import TrainedSurrogate
+from mflow_sbi.surrogates import TiltedFlow, TrainedSurrogate
 from mflow_sbi.surrogates.trained import RECORD
 from mflow_sbi.training import HistoryRecord
 
@@ -180,7 +181,8 @@ def evaluate_run(
     Density with its measure, reconstruction error, closure of generated, projected and simulated
     events, two-sample distances of every observable.  Test events for which no point of the
     surface is found are counted, and left out of density, reconstruction error and closure of
-    projections; latents without one are drawn again, and their share is told.
+    projections; latents without one are drawn again, and their share is told.  Of a ratio:
+    normalisation, cover of its reference, reliability.
     """
     reporter = reporter or Quiet()
     config = read_run_config(folder)
@@ -223,6 +225,9 @@ def evaluate_run(
         if is_published_study(test):
             metrics["closure_projected"] = closure(projected[found]) if found.any() else None
             metrics["closure_simulated"] = closure(test.x)
+        if isinstance(surrogate.surrogate, TiltedFlow):
+            kept = (test.x[found], theta[found])
+            metrics["ratio"] = ratio_quality(surrogate, *kept, config.seed)
         draw_events({title: generated}, test, folder / "figures")
         progress(4, 4)
     if projections.n_without_projection:

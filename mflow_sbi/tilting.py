@@ -4,6 +4,7 @@
 |---|---|---|
 | `FlowOptions` | conditional flow | nothing |
 | `MorphingOptions` | reference x positive polynomial in theta | monomials, in the metadata |
+| `ResidualOptions` | reference x exponential family with learned statistics | nothing |
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,10 +23,12 @@ from mflow_sbi.densities import (
     MorphingShape,
     ObservableFeatures,
     Ratio,
+    ResidualRatio,
+    ResidualShape,
     SymmetryGroup,
 )
 from mflow_sbi.densities.kinematics import find_objects
-from mflow_sbi.densities.morphing_ratio import amplitude_monomials
+from mflow_sbi.densities.morphing_ratio import STORED_POINTS, amplitude_monomials
 from mflow_sbi.densities.symmetries import Reflection
 from mflow_sbi.errors import ConfigurationError
 from mflow_sbi.events import EventSample
@@ -36,6 +39,7 @@ __all__ = [
     "DensityOptions",
     "FittedRatio",
     "MorphingOptions",
+    "ResidualOptions",
     "TiltingOptions",
     "density_flow_options",
     "fit_ratio",
@@ -48,12 +52,12 @@ INPUTS = ("automatic", "samples", "score", "components")
 
 
 @dataclass(frozen=True)
-class MorphingOptions:
-    """The ratio of an effective theory, and what it reads.
+class TiltingOptions:
+    """What a ratio reads and learns from, common to all kinds.
 
     Args:
         inputs: what of the events it learns from: "samples" (events and theta), "score" (joint
-            scores too), "components" (morphing components), "automatic" (the most there is).
+            scores too), "components" (morphing components), "automatic" (the most it can use).
         features: "kinematic" (four-momenta of objects), "observables" (any), or "automatic":
             kinematic where objects are found.
         objects: o of the observables e_o, px_o, py_o, pz_o; none: those that are no sums.
@@ -62,7 +66,6 @@ class MorphingOptions:
         odd_parameters: names of the parameters that change sign under reflection.
         hidden: width of the network.
         layers: hidden layers.
-        members: networks that are averaged.
     """
 
     inputs: str = "automatic"
@@ -73,15 +76,14 @@ class MorphingOptions:
     odd_parameters: tuple[str, ...] = ()
     hidden: int = 96
     layers: int = 3
-    members: int = 1
 
     def __post_init__(self) -> None:
         for name, known in (("inputs", INPUTS), ("features", FEATURES)):
             if getattr(self, name) not in known:
                 message = f"{name}: expected one of {list(known)}, got {getattr(self, name)!r}"
                 raise ConfigurationError(message)
-        for name in ("hidden", "layers", "members"):
-            if getattr(self, name) < 1:
+        for name in ("hidden", "layers", "members", "statistics", "points"):
+            if getattr(self, name, 1) < 1:
                 message = f"{name}: expected at least 1, got {getattr(self, name)}"
                 raise ConfigurationError(message)
         if self.odd_parameters and not self.reflection:
@@ -89,8 +91,35 @@ class MorphingOptions:
             raise ConfigurationError(message)
 
 
-TiltingOptions: TypeAlias = MorphingOptions
-DensityOptions: TypeAlias = FlowOptions | MorphingOptions
+@dataclass(frozen=True)
+class MorphingOptions(TiltingOptions):
+    """The ratio of an effective theory: a positive polynomial in theta.
+
+    Args:
+        members: networks that are averaged.
+        learned_rate: learn the cross section's dependence on theta from the events, where that
+            of the metadata does not apply (after a selection).
+    """
+
+    members: int = 1
+    learned_rate: bool = False
+
+
+@dataclass(frozen=True)
+class ResidualOptions(TiltingOptions):
+    """A ratio for any dependence on theta; it cannot use components.
+
+    Args:
+        statistics: numbers per event that carry its dependence on theta.
+        points: training thetas over which the ratio is normalised.
+    """
+
+    statistics: int = 16
+    points: int = 1024
+
+
+RatioOptions: TypeAlias = MorphingOptions | ResidualOptions
+DensityOptions: TypeAlias = FlowOptions | RatioOptions
 
 
 def density_flow_options() -> FlowOptions:
@@ -104,7 +133,7 @@ class FittedRatio(NamedTuple):
     features: Features
     ratio: Ratio
     shape: Mapping[str, int]
-    options: TiltingOptions
+    options: RatioOptions
     notes: tuple[str, ...]
 
 
@@ -121,8 +150,12 @@ def told_by(
     if isinstance(options, FlowOptions):
         return None, None
     wanted = options.inputs
+    if isinstance(options, ResidualOptions) and wanted == "components":
+        message = "a residual density cannot learn from morphing components; take inputs: score"
+        raise ConfigurationError(message)
     if wanted == "automatic":
-        carried = {"components": sample.components, "score": sample.score}
+        usable = None if isinstance(options, ResidualOptions) else sample.components
+        carried = {"components": usable, "score": sample.score}
         wanted = next((k for k, v in carried.items() if v is not None), "samples")
     if wanted == "components":
         components = sample.require_components()
@@ -134,38 +167,22 @@ def told_by(
 
 
 def fit_ratio(
-    events: ChartingEvents, sample: EventSample, options: TiltingOptions, seed: int
+    events: ChartingEvents, sample: EventSample, options: RatioOptions, seed: int
 ) -> FittedRatio:
     """Return an untrained ratio that knows the theory of the sample, and its fitted features.
 
     Raises:
         ConfigurationError: no morphing monomials in the metadata, unknown objects or parameters.
     """
-    morphing = sample.metadata.morphing
-    if morphing is None:
-        message = (
-            "a morphing density needs the monomials and the cross section of the theory, which "
-            f"the metadata of process {sample.metadata.process!r} do not hold; take `density: "
-            "flow`, or write them into the file"
-        )
-        raise ConfigurationError(message)
-    features, options = _unfitted(events, options)
+    features, resolved = _unfitted(events, options)
+    options = replace(options, features=resolved.features, objects=resolved.objects)
     group = _group(features, sample.parameter_names, options)
     features.fit(events.x, group.odd_features)
-    exponents, theta = np.array(morphing.exponents), sample.require_theta()
-    shape = MorphingShape(
-        feature_dim=features.feature_dim,
-        parameter_dim=theta.shape[1],
-        n_components=len(exponents),
-        n_amplitudes=len(amplitude_monomials(exponents)),
-        group=group.order,
-        hidden=options.hidden,
-        layers=options.layers,
-        members=options.members,
-    )
-    ratio = MorphingRatio(shape, seed)
-    ratio.fill(exponents, theta, np.array(morphing.cross_section), group)
-    sizes = {f"ratio.{name}": size for name, size in shape._asdict().items()}
+    if isinstance(options, MorphingOptions):
+        ratio = _morphing(features.feature_dim, sample, group, options, seed)
+    else:
+        ratio = _residual(features.feature_dim, sample, group, options, seed)
+    sizes = {f"ratio.{name}": size for name, size in ratio.shape._asdict().items()}
     if isinstance(features, KinematicFeatures):
         sizes["features.objects"] = features.n_objects
     read = f"{features.feature_dim} features of {', '.join(options.objects) or 'the observables'}"
@@ -173,9 +190,61 @@ def fit_ratio(
     return FittedRatio(features, ratio, sizes, options, (note,))
 
 
-def _unfitted(
-    events: ChartingEvents, options: MorphingOptions
-) -> tuple[Features, MorphingOptions]:
+def _morphing(
+    feature_dim: int,
+    sample: EventSample,
+    group: SymmetryGroup,
+    options: MorphingOptions,
+    seed: int,
+) -> MorphingRatio:
+    morphing = sample.metadata.morphing
+    if morphing is None:
+        message = (
+            "a morphing density needs the monomials and the cross section of the theory, which "
+            f"the metadata of process {sample.metadata.process!r} do not hold; take `density: "
+            "residual` or `flow`, or write them into the file"
+        )
+        raise ConfigurationError(message)
+    exponents, theta = np.array(morphing.exponents), sample.require_theta()
+    selected = sample.report is not None and bool(sample.report.selections)
+    learned = options.learned_rate or selected
+    shape = MorphingShape(
+        feature_dim=feature_dim,
+        parameter_dim=theta.shape[1],
+        n_components=len(exponents),
+        n_amplitudes=len(amplitude_monomials(exponents)),
+        group=group.order,
+        hidden=options.hidden,
+        layers=options.layers,
+        members=options.members,
+        points=min(STORED_POINTS, len(theta)) if learned else 0,
+    )
+    rate = None if learned else np.array(morphing.cross_section)
+    return MorphingRatio(shape, seed).fill(exponents, theta, rate, group)
+
+
+def _residual(
+    feature_dim: int,
+    sample: EventSample,
+    group: SymmetryGroup,
+    options: ResidualOptions,
+    seed: int,
+) -> ResidualRatio:
+    theta = sample.require_theta()
+    images = len(np.unique(group.parameter_signs.numpy(), axis=0))
+    shape = ResidualShape(
+        feature_dim=feature_dim,
+        parameter_dim=theta.shape[1],
+        group=group.order,
+        hidden=options.hidden,
+        layers=options.layers,
+        statistics=options.statistics,
+        points=images * max(1, min(options.points, len(theta)) // images),
+    )
+    return ResidualRatio(shape, seed).fill(theta, group)
+
+
+def _unfitted(events: ChartingEvents, options: TiltingOptions) -> tuple[Features, TiltingOptions]:
     """Return features that know their observables, and the options that name them."""
     kind, objects = options.features, options.objects
     if kind != "observables" and not objects:
@@ -190,7 +259,7 @@ def _unfitted(
 
 
 def _group(
-    features: Features, parameters: Sequence[str], options: MorphingOptions
+    features: Features, parameters: Sequence[str], options: TiltingOptions
 ) -> SymmetryGroup:
     """Return the symmetry group that the options declare."""
     unknown = [name for name in options.odd_parameters if name not in parameters]
@@ -214,13 +283,13 @@ def _group(
     return SymmetryGroup.generated_by(reflections, features.feature_dim, len(parameters))
 
 
-def rebuild_ratio(
-    shape: Mapping[str, int], ambient_dim: int, seed: int
-) -> tuple[Features, MorphingRatio]:
+def rebuild_ratio(shape: Mapping[str, int], ambient_dim: int, seed: int) -> tuple[Features, Ratio]:
     """Return features and ratio of these integers, to be filled by `load_state_dict`."""
     sizes = {k.removeprefix("ratio."): v for k, v in shape.items() if k.startswith("ratio.")}
     n_objects = shape.get("features.objects")
     features = (
         ObservableFeatures(ambient_dim) if n_objects is None else KinematicFeatures(n_objects)
     )
+    if "statistics" in sizes:
+        return features, ResidualRatio(ResidualShape(**sizes), seed)
     return features, MorphingRatio(MorphingShape(**sizes), seed)

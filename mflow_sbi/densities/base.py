@@ -30,16 +30,25 @@ class Ratio(nn.Module, ABC):
         """Return all that the theta-dependence needs, exactly symmetric, (N, F) -> (N, k)."""
 
     @abstractmethod
-    def encode_in_turn(self, features: Tensor) -> Tensor:
-        """Return the same of events turned by one element of the symmetry group each, (N, k).
+    def log_ratio(self, encoded: Tensor, theta: Parameters) -> LogProbs:
+        """Return log r, leading dimensions broadcast, (..., k), (..., p) -> (...)."""
+
+    @abstractmethod
+    def log_ratio_in_turn(self, features: Tensor, theta: Parameters) -> LogProbs:
+        """Return log r of pairs turned by one element of the symmetry group each, (N,).
 
         Row i takes element i mod G; as shuffled epochs go by an event meets all of them.  One
         network evaluation per event, where `encode` takes G.
         """
 
-    @abstractmethod
-    def log_ratio(self, encoded: Tensor, theta: Parameters) -> LogProbs:
-        """Return log r, leading dimensions broadcast, (..., k), (..., p) -> (...)."""
+    def score_in_turn(self, features: Tensor, theta: Parameters) -> tuple[LogProbs, Tensor]:
+        """Return the same and its gradient in standardised theta, (N,) and (N, p)."""
+        keeps = torch.is_grad_enabled()
+        with torch.enable_grad():
+            at = theta.detach().requires_grad_()
+            values = self.log_ratio_in_turn(features, at)
+            (score,) = torch.autograd.grad(values.sum(), at, create_graph=keeps)
+        return values, score
 
     @abstractmethod
     def log_bound(self, theta: Parameters) -> Tensor:

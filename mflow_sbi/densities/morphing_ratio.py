@@ -39,6 +39,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mflow_sbi.densities.base import Ratio
+from mflow_sbi.densities.networks import LayeredNetwork
 from mflow_sbi.densities.symmetries import SymmetryGroup
 from mflow_sbi.errors import ConfigurationError
 from mflow_sbi.float64_buffers import Float64Buffers
@@ -49,7 +50,7 @@ from mflow_sbi.morphing import MorphingBasis
 __all__ = ["MorphingRatio", "MorphingShape", "amplitude_monomials"]
 
 FLOOR = 1e-5
-STORED_POINTS = 4096
+STORED_POINTS = 2048
 """Training thetas kept for V where sigma is learned."""
 ASYMMETRY = 0.02
 """Monte Carlo error of a cross section that is taken for zero."""
@@ -141,7 +142,7 @@ class _Theory(Float64Buffers):
         self.register_buffer("exponents", torch.zeros(k, p, dtype=torch.int64))
         self.register_buffer("amplitudes", torch.zeros(m, p, dtype=torch.int64))
         sizes = {"products": (m * m, k), "unit": (k,), "theta_mean": (p,), "theta_std": (p,)}
-        sizes |= {"cross_section": (k,), "average": (k,), "points": (shape.points, p)}
+        sizes |= {"cross_section": (k,), "average": (k,), "points": (shape.points, k)}
         for name, size in sizes.items():
             self.register_buffer(name, torch.ones(size, dtype=torch.float64))
 
@@ -160,10 +161,10 @@ class _Theory(Float64Buffers):
             squares = weights[:, index[:: len(amplitudes) + 1]]
             cross_section = np.zeros(len(exponents))
             cross_section[index[:: len(amplitudes) + 1]] = 1.0 / squares.mean(axis=0)
-            spread = np.linspace(0, len(theta) - 1, len(self.points)).astype(int)
-            self.points.copy_(torch.from_numpy(theta[spread]))
         weights = weights / (weights @ cross_section)[:, None]
         unit = np.sqrt(np.square(weights).mean(axis=0))
+        spread = np.linspace(0, len(theta) - 1, len(self.points)).astype(int)
+        self.points.copy_(torch.from_numpy(basis.weights(theta[spread]) / unit))
         size = np.sqrt(unit[index[:: len(amplitudes) + 1]])
         table = np.zeros((len(pairs), len(exponents)))
         table[np.arange(len(pairs)), index] = unit[index] / np.outer(size, size).ravel()
@@ -196,18 +197,13 @@ class _Theory(Float64Buffers):
         return square.flatten(-2) @ self.products.to(square.dtype)
 
 
-def _network(shape: MorphingShape) -> nn.Sequential:
+def _network(shape: MorphingShape) -> LayeredNetwork:
     """Return F -> m (m + 1) / 2 numbers; at the start L is about the unit matrix."""
-    sizes = [shape.feature_dim, *[shape.hidden] * shape.layers]
-    layers: list[nn.Module] = []
-    for before, after in zip(sizes[:-1], sizes[1:], strict=True):
-        layers += [nn.Linear(before, after), nn.SiLU()]
     rows, columns = torch.tril_indices(shape.n_amplitudes, shape.n_amplitudes)
-    last = nn.Linear(sizes[-1], len(rows))
-    nn.init.normal_(last.weight, std=0.1 / sizes[-1] ** 0.5)
+    network = LayeredNetwork(shape.feature_dim, shape.hidden, shape.layers, len(rows))
     with torch.no_grad():
-        last.bias.copy_((rows == columns).float())
-    return nn.Sequential(*layers, last)
+        network.last.bias.copy_((rows == columns).float())
+    return network
 
 
 class MorphingRatio(Ratio):
@@ -267,22 +263,27 @@ class MorphingRatio(Ratio):
             return self.theory.cross_section, self.theory.average
         total = self.theory.components_of(torch.tril(self.rate).double())
         even = self.component_signs().mean(dim=0)
-        weights = self.theory.monomials(self.theory.points)
+        weights = self.theory.points
         average = (weights / (weights @ (total * even))[:, None]).mean(dim=0)
         return total * even, average * even
 
     def normalised(self, components: Tensor) -> Tensor:
         """Return c / (V . c) in scaled monomials of physical components, (N, K) -> (N, K)."""
         scaled = components.double() * self.theory.unit
-        return (scaled / (scaled @ self.rates()[1])[:, None]).to(components.dtype)
+        average = self.rates()[1].detach()
+        return (scaled / (scaled @ average)[:, None]).to(components.dtype)
+
+    @property
+    def learns_rate(self) -> bool:
+        """Whether sigma(theta) is learned too."""
+        return self.rate is not None
 
     def _components(self, features: Tensor, dtype: torch.dtype) -> Tensor:
         """Return c / (V . c) of every network, averaged, (N, F) -> (N, K)."""
         total, average = (value.to(dtype) for value in self.rates())
         m, mean = self.shape.n_amplitudes, torch.zeros_like(total)
-        inputs = features.to(next(self.networks.parameters()).dtype)
         for network in self.networks:
-            numbers = network(inputs).to(dtype)
+            numbers = network(features).to(dtype)
             lower = numbers.new_zeros(len(features), m, m)
             lower[:, self.tril[0], self.tril[1]] = numbers
             c = self.theory.components_of(lower)
@@ -332,6 +333,15 @@ class MorphingRatio(Ratio):
         weights, slopes = monomials.to(encoded.dtype), slopes.to(encoded.dtype)
         density = (weights * encoded).sum(dim=-1, keepdim=True)
         return torch.einsum("nkp,nk->np", slopes, encoded) / density - of_rate.to(encoded.dtype)
+
+    def log_ratio_in_turn(self, features: Tensor, theta: Parameters) -> LogProbs:
+        """Return log r of pairs turned by element i mod G, (N,)."""
+        return self.log_ratio(self.encode_in_turn(features), theta)
+
+    def score_in_turn(self, features: Tensor, theta: Parameters) -> tuple[LogProbs, Tensor]:
+        """Return the same and its gradient in standardised theta, (N,) and (N, p)."""
+        encoded = self.encode_in_turn(features)
+        return self.log_ratio(encoded, theta), self.score(encoded, theta)
 
     def log_bound(self, theta: Parameters) -> Tensor:
         """Return log[phi^T M^-1 phi / sigma], reached by some c, (N, p) -> (N,) float64."""

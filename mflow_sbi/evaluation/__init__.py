@@ -16,6 +16,13 @@ from mflow_sbi.evaluation.metrics import (
     projection_metrics,
     reconstruction_error,
 )
+from mflow_sbi.evaluation.ratio_quality import (
+    ReferenceCover,
+    Reliability,
+    ratio_quality,
+    reference_cover,
+    reliability,
+)
 
 __all__ = [
     "Comparison",
@@ -24,10 +31,15 @@ __all__ = [
     "MarginalDistance",
     "PosteriorMetrics",
     "ProjectionMetrics",
+    "ReferenceCover",
+    "Reliability",
     "SurfaceMetrics",
     "compare_posteriors",
     "marginal_distances",
     "posterior_metrics",
     "projection_metrics",
+    "ratio_quality",
     "reconstruction_error",
+    "reference_cover",
+    "reliability",
 ]

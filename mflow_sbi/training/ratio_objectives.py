@@ -22,7 +22,8 @@ of event i and its latent variables at *every* theta, and its mean over z is r(x
 is, up to a constant, the divergence of r from the truth, linear in the noisy label s_i: unbiased.
 All terms are >= 0 and vanish where r = s: with exact labels the gradient's noise vanishes too as
 the fit improves, which the cross-entropy -s log r alone does not have.  The thetas are those of
-other events of the batch, which know nothing of event i.
+other events of the batch, which know nothing of event i.  Components do not tell sigma: where it
+is learned, the divergence leaves it alone and the likelihood of the pairs is added.
 
 References:
     | Mining gold from implicit models (Brehmer et al., 2018), arXiv:1805.12244
@@ -47,9 +48,7 @@ class RatioLikelihood:
 
     def __call__(self, surrogate: Any, batch: TrainingBatch) -> Tensor:  # noqa: ANN401
         """Return the negative mean log ratio of the pairs."""
-        ratio = surrogate.ratio
-        encoded = ratio.encode_in_turn(batch.require_resting())
-        return -ratio.log_ratio(encoded, batch.theta).mean()
+        return -surrogate.ratio.log_ratio_in_turn(batch.require_resting(), batch.theta).mean()
 
 
 @dataclass(frozen=True)
@@ -64,10 +63,9 @@ class RatioScore:
 
     def __call__(self, surrogate: Any, batch: TrainingBatch) -> Tensor:  # noqa: ANN401
         """Return the negative mean log ratio and the weighted mean square of score differences."""
-        ratio = surrogate.ratio
-        encoded = ratio.encode_in_turn(batch.require_resting())
-        off = ratio.score(encoded, batch.theta) - batch.require_score()
-        return self.weight * off.square().mean() - ratio.log_ratio(encoded, batch.theta).mean()
+        values, score = surrogate.ratio.score_in_turn(batch.require_resting(), batch.theta)
+        off = score - batch.require_score()
+        return self.weight * off.square().mean() - values.mean()
 
 
 @dataclass(frozen=True)
@@ -85,12 +83,15 @@ class RatioDivergence:
         ratio = surrogate.ratio
         encoded = ratio.encode_in_turn(batch.require_resting())
         labels = ratio.normalised(batch.require_components())
-        weights = ratio.weights(batch.theta[: self.points]).to(encoded.dtype)
+        weights = ratio.weights(batch.theta[: self.points]).detach().to(encoded.dtype)
         learned, joint = encoded @ weights.T, (labels @ weights.T).clamp_min(0.0)
         divergence = torch.xlogy(joint, joint / learned) - joint + learned
         own = torch.eye(len(weights), dtype=torch.bool, device=weights.device)
         own = torch.nn.functional.pad(own, (0, 0, 0, len(encoded) - len(weights)))
-        return divergence.masked_fill(own, 0.0).mean()
+        divergence = divergence.masked_fill(own, 0.0).mean()
+        if ratio.learns_rate:
+            return divergence - ratio.log_ratio(encoded, batch.theta).mean()
+        return divergence
 
 
 @dataclass(frozen=True)
