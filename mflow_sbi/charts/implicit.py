@@ -243,14 +243,14 @@ class ImplicitChart(Float64Buffers, Chart):
             active = active[~close]
         return w, arrived
 
-    def _follow(self, u: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    def _follow(self, u: Tensor, rank: int, accepted: Acceptance) -> tuple[Tensor, Tensor]:
         """Return roots (N, k) followed from the rank-th nearest known event, and flags (N,)."""
         from_u, _ = self._split(self.anchors)
         nearest = torch.cdist(u, from_u).kthvalue(rank, dim=-1).indices
         begin, w = self._split(self.anchors[nearest])
         for t in torch.linspace(0, 1, PATH_POINTS + 1)[1:-1].tolist():
             w, _ = self._newton(torch.lerp(begin, u, t), w, self._in_range)
-        return self._newton(u, w, self._where_events_lie)
+        return self._newton(u, w, accepted)
 
     @torch.no_grad()
     def found_directly(self, u: Latents) -> tuple[Events, Tensor]:
@@ -260,14 +260,14 @@ class ImplicitChart(Float64Buffers, Chart):
         return self._assemble(u, w), arrived
 
     @torch.no_grad()
-    def _root(self, u: Tensor) -> tuple[Tensor, Tensor]:
+    def _root(self, u: Tensor, accepted: Acceptance) -> tuple[Tensor, Tensor]:
         """Return w (N, k) with G(u, w) = 0 and flags (N,): warm start, then paths if need be."""
-        w, arrived = self._newton(u, self.start(u), self._where_events_lie)
+        w, arrived = self._newton(u, self.start(u), accepted)
         for rank in range(1, 1 + min(PATHS, len(self.anchors))):
             lost = torch.nonzero(~arrived)[:, 0]
             if not len(lost):
                 break
-            w[lost], arrived[lost] = self._follow(u[lost], rank)
+            w[lost], arrived[lost] = self._follow(u[lost], rank, accepted)
         return w, arrived
 
     def decode_with_flags(self, u: Latents) -> tuple[Events, Tensor]:
@@ -277,7 +277,7 @@ class ImplicitChart(Float64Buffers, Chart):
         Differentiable with respect to u, once, where the flag is set.
         """
         u = u.double()
-        w, arrived = self._root(u.detach())
+        w, arrived = self._root(u.detach(), self._where_events_lie)
         return self._assemble(u, w - self._newton_step(u, w)[0]), arrived
 
     @torch.no_grad()
@@ -287,12 +287,7 @@ class ImplicitChart(Float64Buffers, Chart):
         Also where `decode_with_flags` has no flag because the point lies beyond an edge that all
         training events respect.
         """
-        u = u.double()
-        arrived = self._root(u)[1]
-        lost = torch.nonzero(~arrived)[:, 0]
-        if len(lost):
-            arrived[lost] = self._newton(u[lost], self.start(u[lost]), self._in_range)[1]
-        return arrived
+        return self._root(u.double(), self._in_range)[1]
 
     def decode(self, u: Latents) -> Events:
         """Return the points with pivots u, (N, d) -> (N, n).
