@@ -7,8 +7,8 @@ data: Q closes to rounding whatever was learned.  What the chart has lost of an 
 Steps are of least length, so only the part of the error across the surface goes: the distance to
 the event shrinks by at most about sqrt(d / n), that along the surface remains.  So closure says
 nothing of Q; report the reconstruction error beside it, and apart from the chart's own numbers.
-Constraints are polynomials, their zeros have more branches than the data (p_T < 0): a point learned
-badly may land on another one, and then obeys F but not the redundancies behind it.
+Polynomials vanish on more branches than the data have (a length may come out negative): a point
+that was learned badly may land on another one, and obeys F but not the redundancy behind it.
 Q has no density: volumes and `log_prob` are those of the chart.
 """
 
