@@ -3,13 +3,16 @@
 It calls what the other commands call, on events that `python -m simulators` writes.
 """
 
+import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,7 +24,7 @@ from mflow_sbi.evaluation.compare import EXACT
 from mflow_sbi.events import read_events
 from mflow_sbi.inference import McmcSettings, draws_of, exact_likelihood, load_posterior
 from mflow_sbi.interfaces import Reporter
-from mflow_sbi.recipes import RECIPES, find_recipe, load_surrogate
+from mflow_sbi.recipes import load_surrogate
 from mflow_sbi.runs import (
     HISTORY,
     POSTERIOR,
@@ -34,7 +37,40 @@ from mflow_sbi.runs import (
     train_run,
 )
 
-__all__ = ["QuickstartSettings", "quickstart", "run_config", "simulate"]
+__all__ = ["METHODS", "Method", "QuickstartSettings", "quickstart", "run_config", "simulate"]
+
+
+class Method(NamedTuple):
+    """A surrogate of the main job: title in tables, recipe and its options."""
+
+    title: str
+    recipe: str
+    options: Mapping[str, Any]
+
+
+_MORPHING = {
+    "kind": "morphing",
+    "inputs": "samples",
+    "objects": ["aa", "j1", "j2"],
+    "reflection": True,
+    "exchange": True,
+    "odd_parameters": ["CPWL2"],
+}
+
+METHODS: Mapping[str, Method] = MappingProxyType(
+    {
+        "morphing": Method(
+            "morphing M-flow",
+            "mflow",
+            {"chart": "automatic", "density": _MORPHING},
+        ),
+        "mflow": Method("M-flow", "mflow", {}),
+        "af": Method("ambient flow", "af", {}),
+    }
+)
+"""By the name of the run's folder: the default for events like these (surface from constraints
+found in the data, density a positive polynomial in theta), the published M-flow (surface and
+density learned, nothing known), and the ambient flow."""
 
 
 @dataclass(frozen=True)
@@ -46,17 +82,19 @@ class QuickstartSettings:
         test_events: the same, other seed.
         observed_events: simulated at the truth.
         truth: parameters behind the observed events.
-        epochs: of the manifold, the reference and the density phase.
+        epochs: of the phases, by name.
         mcmc: steps discarded and steps kept of each of 2 x 64 walkers.
         seed: of the simulation; training and sampling use the same number.
-        threads: torch threads of each of the two trainings, which run side by side.
+        threads: torch threads of each training; as many as there are cores run side by side.
     """
 
     training_events: int = 300_000
     test_events: int = 5_000
     observed_events: int = 20
     truth: tuple[float, float] = (0.5, 0.0)
-    epochs: tuple[int, int, int] = (3, 3, 8)
+    epochs: Mapping[str, int] = field(
+        default_factory=lambda: {"manifold": 3, "reference": 3, "density": 8, "ratio": 12}
+    )
     mcmc: tuple[int, int] = (150, 250)
     seed: int = 1
     threads: int = 1
@@ -96,23 +134,22 @@ def simulate(path: Path, n_events: int, seed: int, theta: Sequence[str]) -> None
         raise MflowSbiError(message)
 
 
-def run_config(recipe: str, train: Path, settings: QuickstartSettings) -> RunConfig:
+def run_config(name: str, train: Path, settings: QuickstartSettings) -> RunConfig:
     """Return the configuration of one of the main job's runs on the training events."""
-    phases = ("manifold", "reference", "density")
-    epochs: dict[str, int] = dict(zip(phases, settings.epochs, strict=True))
-    names = find_recipe(recipe).schedule.phase_names
+    method = METHODS[name]
     burn_in, steps = settings.mcmc
-    return parse_config(
-        {
-            "name": recipe,
-            "events": str(train),
-            "recipe": recipe,
-            "phases": {name: {"epochs": epochs[name]} for name in names},
-            "seed": settings.seed,
-            "threads": settings.threads,
-            "mcmc": {"ensembles": 2, "walkers": 64, "burn_in": burn_in, "steps": steps},
-        }
-    )
+    values = {
+        "name": name,
+        "title": method.title,
+        "events": str(train),
+        "recipe": method.recipe,
+        "options": method.options,
+        "seed": settings.seed,
+        "threads": settings.threads,
+        "mcmc": {"ensembles": 2, "walkers": 64, "burn_in": burn_in, "steps": steps},
+    }
+    phases = parse_config(values).schedule().phase_names
+    return parse_config({**values, "phases": {k: {"epochs": settings.epochs[k]} for k in phases}})
 
 
 def quickstart(folder: Path, settings: QuickstartSettings, reporter: Reporter) -> Comparison:
@@ -127,8 +164,8 @@ def quickstart(folder: Path, settings: QuickstartSettings, reporter: Reporter) -
     simulate(train_path, settings.training_events, settings.seed, prior)
     simulate(test_path, settings.test_events, settings.seed + 1, prior)
     simulate(observed_path, settings.observed_events, settings.seed + 2, ("--theta", *truth))
-    runs = {RECIPES[recipe].title: folder / "runs" / recipe for recipe in ("mflow", "af")}
-    configs = [run_config(run.name, train_path, settings) for run in runs.values()]
+    runs = {method.title: folder / "runs" / name for name, method in METHODS.items()}
+    configs = [run_config(name, train_path, settings) for name in METHODS]
     _train_side_by_side(configs, list(runs.values()), reporter)
     for run in runs.values():
         evaluate_run(run, str(test_path), reporter)
@@ -147,15 +184,15 @@ def _train_quietly(config: RunConfig, run: Path) -> None:
 def _train_side_by_side(
     configs: Sequence[RunConfig], runs: Sequence[Path], reporter: Reporter
 ) -> None:
-    """Train every run in a process of its own, one core each; their histories tell how far."""
+    """Train runs in processes of their own, one per core; their histories tell how far."""
     if all((run / "surrogate").is_dir() for run in runs):
         for config, run in zip(configs, runs, strict=True):
             train_run(config, run, reporter)
         return
     total = sum(phase.epochs for config in configs for phase in config.schedule().phases)
-    names = " and ".join(RECIPES[config.recipe].title for config in configs)
-    pool = ProcessPoolExecutor(len(runs), mp_context=get_context("spawn"))
-    with reporter.task(f"training {names} side by side") as progress, pool:
+    workers = min(len(runs), os.cpu_count() or 1)
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    with reporter.task(f"training {len(runs)} surrogates side by side") as progress, pool:
         futures = [
             pool.submit(_train_quietly, config, run)
             for config, run in zip(configs, runs, strict=True)

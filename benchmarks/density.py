@@ -1,0 +1,337 @@
+r"""How close posteriors come to the exact ones, by density, by what the events tell, by setting.
+
+    python benchmarks/density.py --size small|medium|large
+
+Densities, all on WBF events (channel ud) at theta ~ prior, for several random seeds:
+
+    fom             closed-form chart, morphing ratio
+    fom_residual    the same chart, residual ratio
+    fom_flow        the same chart, conditional flow
+    mflow           implicit chart, morphing ratio
+
+Each learns from `samples` (events and theta), `score` (joint scores too) or `components` (morphing
+components), and from as many events as `Size` says; the morphing ratio is also told the cross
+section and the polynomial form, which flow and residual are not.  For each of the three truths of
+the published study, sets of 20 fresh events (and of 200) give
+
+    tv_<recipe>_<inputs>_<setting>     total variation to the exact posterior, on a grid
+    gap_...                            log p(truth) of the learned posterior minus the exact one's
+    tv_..._<truth>, gap_..._<truth>    by truth: sm (0, 0), half (0.5, 0), minus (-1, -1)
+    tv_..._200                         with sets of 200 events
+    worst_...                          largest truth's total variation / their mean
+    cpu_s_...                          CPU seconds of the ratio's (or flow's) training
+    information_...                    nats per event lost: mean log exact - log learned ratio
+
+and standard errors over seeds as `_error`.  Posteriors under a ratio need no reference flow, so
+that none is trained.  Finished pieces stay in
+`quickstart/benchmark/density_<size>/` and are used again while the code stays the same.
+"""
+
+import os
+
+os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # before torch
+
+import argparse
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from record import ROOT, write_record
+from timing import KeptSections
+
+from mflow_sbi.console import Terminal
+from mflow_sbi.events import EventSample, read_events
+from mflow_sbi.inference import (
+    CachedLikelihood,
+    NormalPrior,
+    common_grid,
+    exact_likelihood,
+    grid_posterior,
+)
+from mflow_sbi.interfaces import Array
+from mflow_sbi.morphing import MorphingBasis, total_cross_section
+from mflow_sbi.recipes import RECIPES, train
+from mflow_sbi.surrogates import TrainedSurrogate
+from mflow_sbi.training import FitSettings, HistoryRecord, Schedule
+from simulators.__main__ import main as simulate
+
+TRUTHS = {"sm": (0.0, 0.0), "half": (0.5, 0.0), "minus": (-1.0, -1.0)}
+SETTINGS = ("tuned", "paper")
+CELLS = 40
+INFORMATION_EVENTS = 20_000
+SYMMETRIES = {
+    "reflection": True,
+    "exchange": True,
+    "odd_parameters": ["CPWL2"],
+    "objects": ["aa", "j1", "j2"],
+}
+
+BARS: Mapping[str, tuple[str, float]] = {
+    "tv_fom_samples_tuned": ("<=", 0.03),
+    "gap_fom_samples_tuned": (">=", -0.03),
+    "tv_fom_components_tuned": ("<=", 0.01),
+    "gap_fom_components_tuned": (">=", -0.01),
+    "worst_fom_samples_tuned": ("<=", 1.5),
+    "worst_fom_components_tuned": ("<=", 1.5),
+    "tv_fom_samples_paper": ("<=", 0.08),
+    "tv_fom_components_paper": ("<=", 0.03),
+    "tv_fom_samples_tuned_200": ("<=", 0.15),
+    "tv_fom_components_tuned_200": ("<=", 0.05),
+    "cpu_minutes": ("<=", 30),
+}
+
+Metrics = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One density: recipe, options, what it learns from, events in thousands, epochs, seeds."""
+
+    recipe: str
+    density: Mapping[str, Any]
+    inputs: str
+    thousands: int
+    epochs: int
+    seeds: int
+    settings: tuple[str, ...] = SETTINGS
+    options: Mapping[str, Any] = field(default_factory=dict)
+    label: str = ""
+
+    @property
+    def name(self) -> str:
+        """<recipe>_<inputs>."""
+        return f"{self.label or self.recipe}_{self.inputs}"
+
+    @property
+    def phase(self) -> str:
+        """The phase that learns the dependence on theta."""
+        return "density" if self.density["kind"] == "flow" else "ratio"
+
+
+MORPHING, RESIDUAL = ({"kind": kind, **SYMMETRIES} for kind in ("morphing", "residual"))
+FLOW = {"kind": "flow"}
+TUNED = ("tuned",)
+IMPLICIT = {"chart": "implicit"}
+
+
+@dataclass(frozen=True)
+class Size:
+    """The densities, observed sets per truth of 20 events, and of 200."""
+
+    cases: tuple[Case, ...]
+    sets: int
+    large_sets: int
+
+
+SIZES = {
+    "small": Size(
+        (
+            Case("fom", MORPHING, "samples", 50, 4, 1, TUNED),
+            Case("fom", MORPHING, "components", 50, 4, 1, TUNED),
+        ),
+        5,
+        2,
+    ),
+    "medium": Size(
+        (
+            Case("fom", MORPHING, "samples", 900, 8, 5, TUNED),
+            Case("fom", MORPHING, "samples", 300, 12, 5, ("paper",)),
+            Case("fom", MORPHING, "components", 300, 12, 5),
+            Case("fom", MORPHING, "score", 300, 12, 1, TUNED),
+            Case("mflow", MORPHING, "components", 300, 12, 1, TUNED, IMPLICIT),
+            Case("fom", RESIDUAL, "samples", 300, 8, 1, TUNED, label="fom_residual"),
+            Case("fom", FLOW, "samples", 300, 8, 1, TUNED, label="fom_flow"),
+        ),
+        50,
+        10,
+    ),
+    "large": Size(
+        (
+            Case("fom", MORPHING, "samples", 2000, 10, 5),
+            Case("fom", MORPHING, "components", 1000, 12, 5),
+            Case("fom", MORPHING, "score", 1000, 12, 5),
+            Case("mflow", MORPHING, "samples", 1000, 10, 5, options=IMPLICIT),
+            Case("mflow", MORPHING, "components", 300, 12, 5, options=IMPLICIT),
+            Case("fom", RESIDUAL, "samples", 1000, 12, 5, label="fom_residual"),
+            Case("fom", FLOW, "samples", 1000, 12, 5, label="fom_flow"),
+        ),
+        100,
+        30,
+    ),
+}
+
+
+def simulated(folder: Path, setting: str, theta: Sequence[str], n: int, seed: int) -> EventSample:
+    """Return events of the simulator's command line, written once."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{setting}_{'_'.join(theta).strip('-')}_{n}_{seed}.root"
+    words = ["--setting", setting, *theta, "--events", str(n), "--seed", str(seed)]
+    if not path.is_file() and simulate(["wbf", *words, "--out", str(path)]) != 0:
+        message = f"the simulator refused {words}"
+        raise RuntimeError(message)
+    return read_events(str(path))
+
+
+def trained(case: Case, events: EventSample, seed: int) -> tuple[TrainedSurrogate, float]:
+    """Train; return the surrogate and the CPU seconds of the phase that learns theta."""
+    density = dict(case.density)
+    if density["kind"] != "flow":
+        density["inputs"] = case.inputs
+    options = {**case.options, "density": density}
+    recipe = RECIPES[case.recipe]
+    schedule = recipe.schedule_for(recipe.parse_options(options))
+    changes: dict[str, dict[str, object]] = {case.phase: {"epochs": case.epochs}}
+    schedule = schedule.with_phases(**changes)
+    if case.phase == "ratio":  # posteriors need no reference
+        schedule = Schedule(tuple(p for p in schedule.phases if p.name == "ratio"))
+    ends: dict[str, list[float]] = {}
+
+    def on_epoch(record: HistoryRecord) -> None:
+        ends.setdefault(record.phase, []).append(time.process_time())
+
+    surrogate = train(
+        events,
+        case.recipe,
+        options=options,
+        schedule=schedule,
+        settings=FitSettings(seed=seed),
+        on_epoch=on_epoch,
+    ).surrogate
+    marks = ends[case.phase]
+    return surrogate, (marks[-1] - marks[0]) * len(marks) / max(1, len(marks) - 1)
+
+
+def posterior_metrics(
+    surrogate: TrainedSurrogate, pool: EventSample, truth: Array, n_events: int, sets: int
+) -> tuple[float, float]:
+    """Return mean total variation and gap in log p(truth) over sets of n_events."""
+    prior = NormalPrior(pool.parameter_names, (0, 0), (1, 1))
+    distances, gaps = [], []
+    for k in range(sets):
+        events = pool.take(np.arange(n_events * k, n_events * (k + 1)))
+        exact = exact_likelihood(events)
+        grid = common_grid([exact], prior, CELLS)
+        true = grid_posterior(exact, prior, grid)
+        learned = grid_posterior(CachedLikelihood(surrogate, events.x), prior, grid)
+        distances.append(true.total_variation(learned))
+        gaps.append(float((learned.log_prob_at(truth) - true.log_prob_at(truth))[0]))
+    return float(np.mean(distances)), float(np.mean(gaps))
+
+
+def information_lost(surrogate: TrainedSurrogate, test: EventSample, training: Array) -> float:
+    """Return mean log exact - log learned ratio, nats per event; only of ratios."""
+    theta, components = test.require_theta(), test.require_components()
+    morphing = test.metadata.morphing
+    assert morphing is not None
+    basis, total = MorphingBasis(np.array(morphing.exponents)), np.array(morphing.cross_section)
+    weights, sigma = basis.weights(theta), total_cross_section(basis, total, theta)
+    few = training[:INFORMATION_EVENTS]
+    average = (basis.weights(few) / total_cross_section(basis, total, few)[:, None]).mean(axis=0)
+    density = (weights * components).sum(axis=1) / sigma
+    exact = np.log(density) - np.log(components @ average)
+    return float((exact - surrogate.log_likelihood(test.x, theta)).mean())
+
+
+def measure(
+    case: Case, setting: str, seed: int, size: Size, folder: Path, terminal: Terminal
+) -> Metrics:
+    """Return the metrics of one density, setting and seed."""
+    began, prior = time.process_time(), ("--theta-prior", "normal")
+    data, n = folder / "data", 1000 * case.thousands
+    events = simulated(data, setting, prior, n, seed)
+    with terminal.task(f"{case.name}, {setting}, {n:,} events, seed {seed}"):
+        surrogate, spent = trained(case, events, seed)
+    name = f"{case.name}_{setting}"
+    metrics: Metrics = {f"cpu_s_{name}": spent}
+    few = simulated(data, setting, prior, INFORMATION_EVENTS, 500)
+    if case.phase == "ratio":
+        lost = information_lost(surrogate, few, events.require_theta())
+        metrics[f"information_{name}"] = lost
+    for n_events, sets in ((20, size.sets), (200, size.large_sets)):
+        suffix = "" if n_events == 20 else f"_{n_events}"
+        found = []
+        for label, truth in TRUTHS.items():
+            words = ("--theta", *(str(value) for value in truth))
+            pool = simulated(data, setting, words, n_events * sets, 1000 + seed)
+            point = np.array([truth])
+            found.append(posterior_metrics(surrogate, pool, point, n_events, sets))
+            metrics[f"tv_{name}{suffix}_{label}"], metrics[f"gap_{name}{suffix}_{label}"] = found[
+                -1
+            ]
+        distances, gaps = np.transpose(found)
+        metrics[f"tv_{name}{suffix}"] = float(distances.mean())
+        metrics[f"gap_{name}{suffix}"] = float(gaps.mean())
+        metrics[f"worst_{name}{suffix}"] = float(distances.max() / distances.mean())
+    return metrics | {"cpu_minutes": (time.process_time() - began) / 60}
+
+
+def summarise(pieces: Sequence[Metrics]) -> Metrics:
+    """Return means over seeds with standard errors, and the CPU minutes of all."""
+    summary: Metrics = {}
+    for name in dict.fromkeys(name for piece in pieces for name in piece):
+        values = [piece[name] for piece in pieces if name in piece]
+        if name == "cpu_minutes":
+            summary[name] = float(np.sum(values))
+            continue
+        summary[name] = float(np.mean(values))
+        if len(values) > 1 and not name.endswith(tuple(TRUTHS)):
+            summary[f"{name}_error"] = float(np.std(values, ddof=1) / len(values) ** 0.5)
+    return summary
+
+
+def table_rows(metrics: Metrics) -> list[tuple[str, str, str, str]]:
+    """Return metric, measured, bar and whether it is reached, without the breakdowns."""
+    rows = []
+    for name, value in metrics.items():
+        if name.endswith((*TRUTHS, "error")):
+            continue
+        sign, limit = BARS.get(name, ("", 0.0))
+        reached = value >= limit if sign == ">=" else value <= limit
+        answer = (f"{sign} {limit:g}", "yes" if reached else "NO") if sign else ("", "")
+        rows.append((name, f"{value:.4g}", *answer))
+    return rows
+
+
+def sources() -> list[Path]:
+    """Return the files whose contents decide the numbers."""
+    package, wbf = ROOT / "mflow_sbi", ROOT / "simulators" / "wbf"
+    rooms = ("densities", "events", "surrogates", "training", "transforms")
+    single = ("beginnings", "flows", "morphing", "options", "recipes", "tilting")
+    files = [package / f"{room}.py" for room in single]
+    folders = [*(package / room for room in rooms), wbf]
+    return [*files, *(path for folder in folders for path in folder.rglob("*.py")), Path(__file__)]
+
+
+def main() -> None:
+    """Measure the missing pieces, print a table with the bars, write the record."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", choices=SIZES, default="small")
+    parser.add_argument("--out", type=Path, default=None, help="another file for the record")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    size, terminal = SIZES[options.size], Terminal()
+    folder = ROOT / "quickstart" / "benchmark" / f"density_{options.size}"
+    kept = KeptSections(folder / "pieces.json", sources())
+    pieces, seeds = [], max(case.seeds for case in size.cases)
+    for seed in range(1, seeds + 1):
+        for case in (case for case in size.cases if seed <= case.seeds):
+            for setting in case.settings:
+                key = f"{case.name}/{setting}/{seed}"
+                if key not in kept.sections:
+                    kept.keep(key, measure(case, setting, seed, size, folder, terminal))
+                pieces.append(kept.sections[key])
+    metrics = summarise(pieces)
+    header = ("metric", "measured", "bar", "reached")
+    terminal.table(f"densities, {options.size}", header, table_rows(metrics))
+    written = write_record(
+        "density", options.size, metrics, list(range(1, seeds + 1)), options.out
+    )
+    terminal.say(f"written: {written}")
+
+
+if __name__ == "__main__":
+    main()
