@@ -20,6 +20,8 @@ the published study, sets of 20 fresh events (and of 200) give
     tv_..._200                         with sets of 200 events
     worst_...                          largest truth's total variation / their mean
     cpu_s_...                          CPU seconds of the ratio's (or flow's) training
+    sbc_p_...                          smallest Kolmogorov-Smirnov p over parameters of the ranks
+                                       of theta ~ prior in its posterior, given 20 events each
     information_...                    nats per event lost: mean log exact - log learned ratio
 
 and standard errors over seeds as `_error`.  Posteriors under a ratio need no reference flow, so
@@ -41,6 +43,7 @@ from typing import Any
 import numpy as np
 import torch
 from record import ROOT, write_record
+from scipy.stats import kstest
 from timing import KeptSections
 
 from mflow_sbi.console import Terminal
@@ -63,6 +66,7 @@ TRUTHS = {"sm": (0.0, 0.0), "half": (0.5, 0.0), "minus": (-1.0, -1.0)}
 SETTINGS = ("tuned", "paper")
 CELLS = 40
 INFORMATION_EVENTS = 20_000
+POOL_EVENTS = 100_000
 SYMMETRIES = {
     "reflection": True,
     "exchange": True,
@@ -81,6 +85,8 @@ BARS: Mapping[str, tuple[str, float]] = {
     "tv_fom_components_paper": ("<=", 0.03),
     "tv_fom_samples_tuned_200": ("<=", 0.15),
     "tv_fom_components_tuned_200": ("<=", 0.05),
+    "sbc_p_fom_samples_tuned": (">=", 0.01),
+    "sbc_p_fom_components_tuned": (">=", 0.01),
     "cpu_minutes": ("<=", 30),
 }
 
@@ -120,11 +126,12 @@ IMPLICIT = {"chart": "implicit"}
 
 @dataclass(frozen=True)
 class Size:
-    """The densities, observed sets per truth of 20 events, and of 200."""
+    """The densities, observed sets per truth of 20 events, and of 200, sets for calibration."""
 
     cases: tuple[Case, ...]
     sets: int
     large_sets: int
+    calibration_sets: int
 
 
 SIZES = {
@@ -135,6 +142,7 @@ SIZES = {
         ),
         5,
         2,
+        50,
     ),
     "medium": Size(
         (
@@ -148,6 +156,7 @@ SIZES = {
         ),
         50,
         10,
+        500,
     ),
     "large": Size(
         (
@@ -161,6 +170,7 @@ SIZES = {
         ),
         100,
         30,
+        2000,
     ),
 }
 
@@ -251,6 +261,9 @@ def measure(
     if case.phase == "ratio":
         lost = information_lost(surrogate, few, events.require_theta())
         metrics[f"information_{name}"] = lost
+    if seed == 1:
+        pool = simulated(data, setting, prior, POOL_EVENTS, 600)
+        metrics[f"sbc_p_{name}"] = rank_uniformity(surrogate, pool, size.calibration_sets)
     for n_events, sets in ((20, size.sets), (200, size.large_sets)):
         suffix = "" if n_events == 20 else f"_{n_events}"
         found = []
@@ -267,6 +280,31 @@ def measure(
         metrics[f"gap_{name}{suffix}"] = float(gaps.mean())
         metrics[f"worst_{name}{suffix}"] = float(distances.max() / distances.mean())
     return metrics | {"cpu_minutes": (time.process_time() - began) / 60}
+
+
+def rank_uniformity(surrogate: TrainedSurrogate, pool: EventSample, sets: int) -> float:
+    """Return the smallest p of flat ranks of theta_s ~ N(0, 1) given 20 events at theta_s.
+
+    Events at theta_s are drawn from a pool at theta ~ prior with weights p(x|theta_s) / p(x).
+    """
+    rng, prior = np.random.default_rng(1), NormalPrior(pool.parameter_names, (0, 0), (1, 1))
+    components, morphing = pool.require_components(), pool.metadata.morphing
+    assert morphing is not None
+    basis, total = MorphingBasis(np.array(morphing.exponents)), np.array(morphing.cross_section)
+    others = pool.require_theta()[:INFORMATION_EVENTS]
+    rates = total_cross_section(basis, total, others)
+    average = (basis.weights(others) / rates[:, None]).mean(axis=0)
+    normalised = components / (components @ average)[:, None]
+    ranks = np.empty((sets, 2))
+    for s, theta in enumerate(prior.sample(sets, rng)):
+        weights = normalised @ basis.weights(theta[None])[0]
+        chosen = rng.choice(len(pool), 20, p=weights / weights.sum())
+        likelihood = CachedLikelihood(surrogate, pool.x[chosen])
+        posterior = grid_posterior(likelihood, prior, common_grid([likelihood], prior, CELLS))
+        for k in range(2):
+            cumulative = np.concatenate([[0.0], np.cumsum(posterior.marginal(k))])
+            ranks[s, k] = np.interp(theta[k], posterior.grid.edges[k], cumulative)
+    return float(min(kstest(ranks[:, k], "uniform").pvalue for k in range(2)))
 
 
 def summarise(pieces: Sequence[Metrics]) -> Metrics:
