@@ -104,7 +104,7 @@ class Size:
 
 
 SIZES = {
-    "small": Size(20_000, 2000, 5, (1,), {"manifold": 12, "reference": 4, "density": 8}),
+    "small": Size(20_000, 2000, 5, (1,), {"manifold": 40, "reference": 4, "density": 8}),
     "medium": Size(
         100_000, 5000, 20, (1, 2, 3, 4, 5), {"manifold": 15, "reference": 3, "density": 8}
     ),
@@ -153,6 +153,7 @@ def schedule_of(kind: str, toy: Toy, size: Size) -> Schedule:
     changes: dict[str, dict[str, object]] = {
         phase.name: {"epochs": max(1, round(size.epochs[phase.name] / share**0.5))}
         for phase in schedule.phases
+        if phase.name in size.epochs
     }
     if kind != "af":
         changes["manifold"] |= toy.manifold
@@ -327,14 +328,15 @@ def table_rows(metrics: Metrics) -> Iterator[tuple[str, ...]]:
 def sources() -> list[Path]:
     """Return the files whose contents decide the numbers."""
     package = ROOT / "mflow_sbi"
-    rooms = ("charts", "constraints", "events", "surrogates", "training", "transforms")
-    single = ("charting", "flows", "options", "recipes", "float64_buffers")
+    rooms = ("charts", "constraints", "densities", "events", "surrogates", "training")
+    single = ("beginnings", "charting", "flows", "float64_buffers", "options", "recipes")
     here = Path(__file__).parent
-    folders = [*(package / room for room in rooms), ROOT / "simulators" / "manifolds"]
+    folders = [package / room for room in (*rooms, "transforms")]
+    folders.append(ROOT / "simulators" / "manifolds")
     return [
         *(package / f"{room}.py" for room in single),
         *(path for folder in folders for path in folder.rglob("*.py")),
-        *(here / name for name in ("toy_surfaces.py", "toy_metrics.py")),
+        *(here / name for name in ("toy_surfaces.py", "toy_cases.py", "toy_metrics.py")),
     ]
 
 
