@@ -30,7 +30,7 @@ from mflow_sbi.densities import (
 from mflow_sbi.densities.kinematics import find_objects
 from mflow_sbi.densities.morphing_ratio import STORED_POINTS, amplitude_monomials
 from mflow_sbi.densities.symmetries import Reflection
-from mflow_sbi.errors import ConfigurationError
+from mflow_sbi.errors import ConfigurationError, EventDataError
 from mflow_sbi.events import EventSample
 from mflow_sbi.flows import FlowOptions
 from mflow_sbi.interfaces import Array
@@ -146,6 +146,7 @@ def told_by(
 
     Raises:
         MissingReference: the options ask for what the events do not carry.
+        EventDataError: events whose components vanish.
     """
     if isinstance(options, FlowOptions):
         return None, None
@@ -160,6 +161,12 @@ def told_by(
     if wanted == "components":
         components = sample.require_components()
         size = np.abs(components).max(axis=1, keepdims=True)
+        if (size == 0).any():
+            message = (
+                f"{int((size == 0).sum())} of {len(size)} events have vanishing morphing components: "
+                "no density at any theta; leave them out, or learn with inputs: samples"
+            )
+            raise EventDataError(message)
         return None, torch.from_numpy(components / size).float()
     if wanted == "score":
         return torch.from_numpy(sample.require_score() * std).float(), None

@@ -48,7 +48,7 @@ class Ratio(nn.Module, ABC):
             at = theta.detach().requires_grad_()
             values = self.log_ratio_in_turn(features, at)
             (score,) = torch.autograd.grad(values.sum(), at, create_graph=keeps)
-        return values, score
+        return values if keeps else values.detach(), score
 
     @abstractmethod
     def log_bound(self, theta: Parameters) -> Tensor:

@@ -1,5 +1,6 @@
 """Densities learn a theory whose answer is known, from each kind of truth, and are kept."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from mflow_sbi.densities import MorphingRatio
-from mflow_sbi.errors import ConfigurationError, MissingReference
+from mflow_sbi.errors import ConfigurationError, EventDataError, MissingReference
 from mflow_sbi.evaluation import ratio_quality
 from mflow_sbi.events import EventSample
 from mflow_sbi.inference import CachedLikelihood
@@ -104,7 +105,7 @@ def test_a_learned_rate_needs_no_cross_section():
 
 
 def test_training_repeats_bit_for_bit():
-    first, second = (_train(kind="morphing", inputs="score", epochs=1) for _ in range(2))
+    first, second = (_train(kind="residual", inputs="score", epochs=1) for _ in range(2))
     values = [r.surrogate.log_prob(TEST.x[:20], TEST_THETA[:20]) for r in (first, second)]
     assert np.array_equal(values[0], values[1])
 
@@ -123,6 +124,12 @@ def test_training_repeats_bit_for_bit():
             EventSample(x=TRAIN.x, theta=THETA, metadata=metadata()),
             MissingReference,
             "score",
+        ),
+        (
+            {"kind": "morphing"},
+            replace(TRAIN, components=np.r_[[[0.0] * 6], TRAIN.require_components()[1:]]),
+            EventDataError,
+            "1 of 8000 events",
         ),
         ({"kind": "residual", "inputs": "components"}, TRAIN, ConfigurationError, "inputs: score"),
         ({"kind": "morphing", "inputs": "sample"}, TRAIN, ConfigurationError, "expected one of"),
