@@ -163,8 +163,8 @@ def told_by(
         size = np.abs(components).max(axis=1, keepdims=True)
         if (size == 0).any():
             message = (
-                f"{int((size == 0).sum())} of {len(size)} events have vanishing morphing components: "
-                "no density at any theta; leave them out, or learn with inputs: samples"
+                f"{int((size == 0).sum())} of {len(size)} events have vanishing morphing "
+                "components, no density at any theta; drop them, or take inputs: samples"
             )
             raise EventDataError(message)
         return None, torch.from_numpy(components / size).float()
