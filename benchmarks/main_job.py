@@ -19,11 +19,10 @@ from mflow_sbi.console import Terminal
 from mflow_sbi.evaluation import ComparisonTable, compare_posteriors
 from mflow_sbi.events import EventSample, read_events
 from mflow_sbi.inference import CachedLikelihood, NormalPrior, exact_likelihood
-from mflow_sbi.quickstart import QuickstartSettings, run_config, simulate
-from mflow_sbi.recipes import RECIPES, load_surrogate
+from mflow_sbi.quickstart import METHODS, QuickstartSettings, run_config, simulate
+from mflow_sbi.recipes import load_surrogate
 from mflow_sbi.runs import evaluate_run, train_run
 
-METHODS = ("mflow", "af")
 TRUTHS = {"sm": (0.0, 0.0), "half": (0.5, 0.0), "minus": (-1.0, -1.0)}
 N_OBSERVED = 20
 FOLDER = ROOT / "quickstart" / "benchmark"
@@ -48,7 +47,7 @@ SIZES = {
 def trained(
     seed: int, size: Size, folder: Path, terminal: Terminal
 ) -> tuple[dict[str, Path], dict[str, float]]:
-    """Train and evaluate both recipes; the run folders by title, and the surfaces' metrics."""
+    """Train and evaluate all methods; the run folders by name, and the surfaces' metrics."""
     settings = QuickstartSettings(training_events=size.training_events, seed=seed)
     train, test = folder / "train.root", folder / "test.root"
     prior = ("--theta-prior", "normal")
@@ -56,13 +55,13 @@ def trained(
     simulate(test, settings.test_events, seed + 1, prior)
     runs, metrics = {}, {}
     for name in METHODS:
-        recipe, run = RECIPES[name], folder / name
+        run = folder / name
         train_run(run_config(name, train, settings), run, terminal)
         measured = evaluate_run(run, str(test), terminal)
         metrics[f"closure_{name}"] = measured["closure_generated"]
         if measured["reconstruction_error"] is not None:
             metrics[f"re_{name}"] = measured["reconstruction_error"]
-        runs[recipe.name] = run
+        runs[name] = run
     return runs, metrics
 
 

@@ -5,7 +5,7 @@ import os
 os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # before torch
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -13,9 +13,8 @@ import torch
 from timing import cpu_seconds
 from torch import Tensor
 
-from mflow_sbi.charts import Chart, project_onto_constraints
+from mflow_sbi.charts import AdaptedChart, Chart, project_onto_constraints
 from mflow_sbi.charts.collider import ColliderChart
-from mflow_sbi.charts.implicit import ImplicitChart
 from mflow_sbi.constraints import discover_constraints
 from mflow_sbi.evaluation import reconstruction_error
 from mflow_sbi.events import EventSample, closure
@@ -30,7 +29,7 @@ TESTS: Mapping[str, tuple[str, ...]] = {
     "half": ("--theta", "0.5", "0"),
     "minus": ("--theta", "-1", "-1"),
 }
-CHUNK_EVENTS, VOLUME_EVENTS, CONSTRAINED_EVENTS = 2000, 1000, 2000
+CHUNK_EVENTS, VOLUME_EVENTS, CONSTRAINED_EVENTS, DRAWN_LATENTS = 2000, 1000, 2000, 10_000
 
 Metrics = dict[str, float]
 
@@ -95,26 +94,49 @@ def sample_metrics(trained: TrainedSurrogate, tests: Tests, seed: int) -> Metric
     drawn = [surrogate.sample_counted(part, seed=1000 * seed + k) for k, part in parts]
     x = record.observables.inverse(torch.cat([events for events, _ in drawn]).numpy())
     again = sum(count for _, count in drawn)
-    share = again / (again + len(x))
-    metrics = {"redrawn_share": share, "converged_share_samples": 1 - share}
+    metrics = {"redrawn_share": again / (again + len(x))}
     for suffix, rows in tests.groups():
         metrics[f"closure_samples{suffix}"] = closure(x[rows])
     return metrics
 
 
-@torch.no_grad()
-def volume_metrics(chart: ImplicitChart, known: ColliderChart, u: Tensor) -> Metrics:
-    """Return the implicit chart's error of log volume and of the tangent space at latents u."""
-    x, tangents = chart.decode_with_jacobian(u)
-    v = known.encode(x)
-    _, reference = known.decode_with_jacobian(v)
-    change = torch.linalg.slogdet(reference[:, chart.pivots]).logabsdet
-    error = chart.log_volume(u) - (known.log_volume(v) - change)
+def volume_metrics(chart: AdaptedChart, known: ColliderChart, x: Tensor) -> Metrics:
+    """Return the implicit chart's error of log volume and of the tangent space at events x."""
+    with torch.no_grad():
+        _, log_volume = chart.encode_with_volume(x)
+        _, tangents = chart.decode_with_jacobian(chart.encode(x))
+        v = known.encode(x)
+        _, reference = known.decode_with_jacobian(v)
+    slopes = torch.stack([torch.autograd.functional.jacobian(_reader(chart), e) for e in x])
+    change = torch.linalg.slogdet(slopes @ reference).logabsdet
+    error = log_volume - (known.log_volume(v) - change)
     frame = torch.linalg.qr(reference).Q
     off = torch.linalg.matrix_norm(tangents - frame @ (frame.mT @ tangents))
     return {
         "volume_error": float(error.abs().max()),
         "tangent_error": float((off / torch.linalg.matrix_norm(tangents)).max()),
+    }
+
+
+def _reader(chart: AdaptedChart) -> Callable[[Tensor], Tensor]:
+    """Return the coordinates of one point as a function, (n,) -> (d,)."""
+    return lambda event: chart.read(event[None])[0]
+
+
+@torch.no_grad()
+def convergence_metrics(
+    trained: TrainedSurrogate, chart: AdaptedChart, tests: Tests, seed: int
+) -> Metrics:
+    """Return the shares of drawn latents that Newton solves, and that lie inside the edges."""
+    surrogate, record = trained.surrogate, trained.record
+    assert isinstance(surrogate, ManifoldFlow)
+    theta = torch.from_numpy(record.parameters.transform(tests.theta)).float()
+    theta = theta[:: max(1, len(theta) // DRAWN_LATENTS)]
+    generator = torch.Generator().manual_seed(seed)
+    u = surrogate.reference.decode_noise(surrogate.density.sample(theta, generator))
+    return {
+        "converged_share_samples": float(chart.converged(u).double().mean()),
+        "share_inside_edges": float(chart.decode_drawn(u)[1].double().mean()),
     }
 
 
@@ -156,12 +178,16 @@ def surface_metrics(
     metrics, u = projection_metrics(trained, surface, tests)
     metrics |= sample_metrics(trained, tests, seed)
     few = u[:: max(1, len(u) // VOLUME_EVENTS)][:VOLUME_EVENTS]
+    x = trained.standardise(tests.x[:: max(1, len(tests.x) // VOLUME_EVENTS)][:VOLUME_EVENTS])
     with torch.no_grad():
-        cost = cpu_seconds(lambda: surface.log_volume(few), 2.0, len(few))
-        metrics["log_volumes_per_cpu_s"] = 1 / cost()
-    if isinstance(surface, ImplicitChart):
+        of_events = cpu_seconds(lambda: surface.encode_with_volume(x), 2.0, len(x))
+        of_latents = cpu_seconds(lambda: surface.log_volume(few), 2.0, len(few))
+        metrics["log_volumes_per_cpu_s"] = 1 / of_events()
+        metrics["log_volumes_of_latents_per_cpu_s"] = 1 / of_latents()
+    if isinstance(surface, AdaptedChart):
         known = ColliderChart.for_observables(training.observable_names, scale.mean, scale.std)
-        return metrics | volume_metrics(surface, known, few)
+        metrics |= convergence_metrics(trained, surface, tests, seed)
+        return metrics | volume_metrics(surface, known, x)
     if surface.learns_by_reconstruction:
         metrics |= constrained_metrics(trained, surface, training, tests, seed)
     return metrics

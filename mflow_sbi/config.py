@@ -1,6 +1,7 @@
 """The run configuration: one YAML file, validated strictly.
 
     name: wbf_mflow
+    title: M-flow                        # in tables and figures; default: the recipe's
     events: data/train.root              # a path, a glob, or a list of them
     recipe: mflow                        # see mflow_sbi.recipes.RECIPES
     options: {latent_dim: 14, density: {layers: 8, hidden: 64}}
@@ -98,6 +99,7 @@ class RunConfig(_Strict):
     """Everything that defines a run; see the module's example."""
 
     name: str = Field(min_length=1, pattern=r"^\w[\w.-]*$")
+    title: str | None = Field(default=None, min_length=1)
     events: str | tuple[str, ...]
     observables: tuple[str, ...] | None = None
     selection: str | None = None
@@ -112,6 +114,11 @@ class RunConfig(_Strict):
     compiled: bool = False
     prior: PriorConfig = PriorConfig()
     mcmc: McmcConfig = McmcConfig()
+
+    @property
+    def shown_title(self) -> str:
+        """What tables and figures call the run."""
+        return self.title or find_recipe(self.recipe).title
 
     def schedule(self) -> Schedule:
         """Return the recipe's schedule with this run's changes."""

@@ -44,7 +44,7 @@ from mflow_sbi.inference import (
     truth_of,
 )
 from mflow_sbi.interfaces import Array, Likelihood, Quiet, Reporter
-from mflow_sbi.recipes import RECIPES, TrainingResult, load_surrogate, train
+from mflow_sbi.recipes import TrainingResult, load_surrogate, train
 from mflow_sbi.run_files import (
     CHECKPOINT,
     CONFIG,
@@ -121,7 +121,7 @@ def train_run(
         raise
     rows = [record.as_row() for record in result.history]
     write_text(folder / HISTORY, history_csv(rows))
-    figure = plots.history_plot({RECIPES[config.recipe].title: rows})
+    figure = plots.history_plot({config.shown_title: rows})
     plots.save_figure(figure, folder / "figures" / "history.png")
     result.surrogate.save(folder / "surrogate")
     rmtree(folder / CHECKPOINT, ignore_errors=True)
@@ -146,7 +146,7 @@ def _train(
 ) -> TrainingResult:
     schedule = config.schedule()
     total = schedule.cycles * sum(phase.epochs for phase in schedule.phases)
-    title = f"training {RECIPES[config.recipe].title} on {len(sample):,} events"
+    title = f"training {config.shown_title} on {len(sample):,} events"
     rows: list[Mapping[str, object]] = []
 
     with reporter.task(title) as progress:
@@ -189,7 +189,7 @@ def evaluate_run(
     surrogate = load_surrogate(folder)
     trained = surrogate.record.metadata
     test = read_like_training(trained, config, test_paths, "reading test events", reporter)
-    title = RECIPES[config.recipe].title
+    title = config.shown_title
     with reporter.task(f"evaluating {title} on {len(test):,} events") as progress:
         theta = test.require_theta()
         generated, n_again = surrogate.sample_counted(theta, config.seed)
@@ -286,7 +286,7 @@ def infer_run(
         trained, config, observed_paths, "reading observed events", reporter
     )
     likelihood = CachedLikelihood(surrogate, observed.x)
-    title = RECIPES[config.recipe].title
+    title = config.shown_title
     records = {
         "recipe": config.recipe,
         "config": json.loads(config.to_json()),
@@ -359,7 +359,7 @@ def compare_runs(
     ]
     observed = samples[0]
     exact = exact_likelihood(observed) if with_exact else None
-    titles = [RECIPES[config.recipe].title for config in configs]
+    titles = [config.shown_title for config in configs]
     labels = [
         title if titles.count(title) == 1 else f"{title} ({config.name})"
         for title, config in zip(titles, configs, strict=True)

@@ -140,12 +140,15 @@ class AdaptedChart(Float64Buffers, Chart):
     def encode_with_flags(self, x: Events) -> tuple[Latents, Tensor]:
         """Return the latents of the surface points next to x (N, d), and flags as `nearest`."""
         points, arrived = self.nearest(x)
-        return self._read(points).nan_to_num(0.0), arrived
+        return self._as_latents(points).nan_to_num(0.0), arrived
 
-    def _read(self, points: Events) -> Latents:
-        """Return the latents of points on the surface, (N, n) -> (N, d)."""
+    def read(self, points: Events) -> Latents:
+        """Return the latents of points that lie on the surface, float64, (N, n) -> (N, d)."""
         z = torch.cat([points, self.augmented.functions(points)], dim=-1)
-        return self._from_pivots(z[:, self.inner.pivots]).to(self.inner.start.dtype)
+        return self._from_pivots(z[:, self.inner.pivots])
+
+    def _as_latents(self, points: Events) -> Latents:
+        return self.read(points).to(self.inner.start.dtype)
 
     def encode(self, x: Events) -> Latents:
         """Return the latents of the surface points next to x, (N, n) -> (N, d).
@@ -154,7 +157,7 @@ class AdaptedChart(Float64Buffers, Chart):
             ChartError: events from which no point of the surface is reached, or only one beyond
                 an edge that all training events respect.
         """
-        return self._read(self._nearest_or_refuse(x))
+        return self._as_latents(self._nearest_or_refuse(x))
 
     def _nearest_or_refuse(self, x: Events) -> Events:
         points, arrived = self.nearest(x)
@@ -187,7 +190,7 @@ class AdaptedChart(Float64Buffers, Chart):
         """
         points = self._nearest_or_refuse(x)
         z = self.augmented.augment(points)
-        return self._read(points), exact_log_volume(self._gram_at, z)
+        return self._as_latents(points), exact_log_volume(self._gram_at, z)
 
     def _gram_at(self, z: Tensor) -> Tensor:
         """Return J^T J at points with their functions, (N, n + K) -> (N, d, d)."""
@@ -204,6 +207,11 @@ class AdaptedChart(Float64Buffers, Chart):
         Differentiable with respect to u, once, where the flag is set.
         """
         z, arrived = self.inner.decode_with_flags(self._to_pivots(u))
+        return z[:, : self.ambient_dim], arrived
+
+    def decode_drawn(self, u: Latents) -> tuple[Events, Tensor]:
+        """Return points and flags as `decode_with_flags`, for latents that are drawn at will."""
+        z, arrived = self.inner.decode_drawn(self._to_pivots(u))
         return z[:, : self.ambient_dim], arrived
 
     def converged(self, u: Latents) -> Tensor:

@@ -54,6 +54,10 @@ class Chart(nn.Module, ABC):
         """Return decode(u) and whether the surface has a point there, (N, n) and (N,) bool."""
         return self.decode(u), torch.ones(len(u), dtype=torch.bool, device=u.device)
 
+    def decode_drawn(self, u: Latents) -> tuple[Events, Tensor]:
+        """Return points and flags as `decode_with_flags`, for latents that are drawn at will."""
+        return self.decode_with_flags(u)
+
     def decode_with_jacobian(self, u: Latents) -> tuple[Events, Tensor]:
         """Return decode(u) and J = d decode / d u, (N, d) -> ((N, n), (N, n, d))."""
         return self.decode(u), decoder_jacobian(self.decode, u)

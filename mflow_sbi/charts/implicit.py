@@ -43,6 +43,7 @@ STEP_TOLERANCE = 1e-7
 """Last step, in standard deviations: the root is then known to its square, about rounding."""
 
 PATHS = 8
+PATHS_OF_DRAWS = 2
 PATH_POINTS = 6
 """Stations on the way from a known event to latents that Newton did not reach directly."""
 
@@ -260,15 +261,27 @@ class ImplicitChart(Float64Buffers, Chart):
         return self._assemble(u, w), arrived
 
     @torch.no_grad()
-    def _root(self, u: Tensor, accepted: Acceptance) -> tuple[Tensor, Tensor]:
+    def _root(self, u: Tensor, accepted: Acceptance, paths: int = PATHS) -> tuple[Tensor, Tensor]:
         """Return w (N, k) with G(u, w) = 0 and flags (N,): warm start, then paths if need be."""
         w, arrived = self._newton(u, self.start(u), accepted)
-        for rank in range(1, 1 + min(PATHS, len(self.anchors))):
+        for rank in range(1, 1 + min(paths, len(self.anchors))):
             lost = torch.nonzero(~arrived)[:, 0]
             if not len(lost):
                 break
             w[lost], arrived[lost] = self._follow(u[lost], rank, accepted)
         return w, arrived
+
+    @torch.no_grad()
+    def decode_drawn(self, u: Latents) -> tuple[Events, Tensor]:
+        """Return points and flags as `decode_with_flags`, for latents that are drawn at will.
+
+        The first root found counts: latents over which it lies beyond an edge have no flag, and
+        no other branch is looked for (one in some hundred events would be found on one).
+        """
+        u = u.double()
+        w, arrived = self._root(u, self._in_range, PATHS_OF_DRAWS)
+        along = self._newton_step(u, w)[1]
+        return self._assemble(u, w), arrived & self._where_events_lie(u, w, along)
 
     def decode_with_flags(self, u: Latents) -> tuple[Events, Tensor]:
         """Return the points with pivots u (N, n) and whether each lies where events do (N,).

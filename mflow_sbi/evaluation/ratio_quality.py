@@ -31,7 +31,10 @@ __all__ = [
     "reliability",
 ]
 
-REFERENCE_EVENTS = 20_000
+MOST_REFERENCE_EVENTS = 20_000
+REFERENCE_PER_EVENT = 4
+"""Reference events drawn for each test event, up to the number above."""
+
 TYPICAL_POINTS = 20
 CHUNK_EVENTS = 4096
 
@@ -166,7 +169,8 @@ def ratio_quality(
         raise ShapeError(message)
     few = theta[:: max(1, len(theta) // TYPICAL_POINTS)][:TYPICAL_POINTS]
     asked = np.concatenate([np.reshape(points, (-1, theta.shape[1])), few])
-    log_ratios = _log_ratios_of_reference(surrogate, tilted, asked, seed)
+    n_reference = min(MOST_REFERENCE_EVENTS, REFERENCE_PER_EVENT * len(x))
+    log_ratios = _log_ratios_of_reference(surrogate, tilted, asked, n_reference, seed)
     covers = reference_cover(log_ratios, asked)
     shuffle = np.random.default_rng(seed).permutation(len(x))
     simulated = surrogate.log_likelihood(x, theta)
@@ -182,14 +186,14 @@ def ratio_quality(
 
 
 def _log_ratios_of_reference(
-    surrogate: TrainedSurrogate, tilted: TiltedFlow, theta: Array, seed: int
+    surrogate: TrainedSurrogate, tilted: TiltedFlow, theta: Array, n_events: int, seed: int
 ) -> Array:
-    """Return log r of REFERENCE_EVENTS reference events at theta (M, p), (M, N)."""
+    """Return log r of reference events at theta (M, p), (M, N)."""
     scaled = torch.from_numpy(surrogate.record.parameters.transform(theta)).to(surrogate.device)
-    anywhere = scaled[:1].expand(CHUNK_EVENTS, -1)
+    anywhere = scaled[:1].expand(n_events, -1)
     columns = []
-    for k in range(-(-REFERENCE_EVENTS // CHUNK_EVENTS)):
-        events = tilted.reference.sample(anywhere, 1000 * seed + k)
+    for k, part in enumerate(anywhere.split(CHUNK_EVENTS)):
+        events = tilted.reference.sample(part, 1000 * seed + k)
         condensed = tilted.condense(events)
         columns.append(tilted.condensed_log_likelihood(condensed, scaled[:, None]).double())
     return torch.cat(columns, dim=1).cpu().numpy()

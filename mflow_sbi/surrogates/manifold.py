@@ -144,7 +144,7 @@ class ManifoldFlow(nn.Module):
         for _ in range(MAX_DRAWS):
             drawn += len(open_rows)
             latents = self.density.sample(theta[open_rows], generator)
-            events, found = self.chart.decode_with_flags(self.reference.decode_noise(latents))
+            events, found = self.chart.decode_drawn(self.reference.decode_noise(latents))
             x[open_rows[found]] = events[found].double()
             open_rows = open_rows[~found]
             if not len(open_rows):
