@@ -1,16 +1,18 @@
 """How every recipe begins a surrogate with its events, and makes it again from integers."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
+
+from torch import Tensor
 
 from mflow_sbi.charting import (
+    AutomaticOptions,
     ChartingEvents,
     ChartOptions,
     EncodedOptions,
     collider_chart,
     fit_chart,
-    invertible_options,
     rebuild_chart,
     rebuild_collider_chart,
 )
@@ -18,14 +20,23 @@ from mflow_sbi.charts import LinearHead
 from mflow_sbi.densities import StandardNormal
 from mflow_sbi.events import EventSample
 from mflow_sbi.flows import ConditionalFlow, FlowOptions, build_flow
+from mflow_sbi.interfaces import Array
 from mflow_sbi.surrogates import AmbientFlow, ManifoldFlow, TiltedFlow, tilt
-from mflow_sbi.tilting import DensityOptions, density_flow_options, fit_ratio, rebuild_ratio
+from mflow_sbi.tilting import (
+    DensityOptions,
+    density_flow_options,
+    fit_ratio,
+    rebuild_ratio,
+    told_by,
+)
 
 __all__ = [
     "AmbientOptions",
     "Beginning",
     "EncodedManifoldOptions",
     "ManifoldOptions",
+    "Told",
+    "again_with_density",
     "begin_ambient",
     "begin_fom",
     "begin_mflow",
@@ -34,6 +45,8 @@ __all__ = [
     "rebuild_mflow",
     "rebuild_tilted",
     "tilted",
+    "told_density",
+    "with_density",
 ]
 
 
@@ -47,14 +60,14 @@ class ManifoldOptions:
 
     Args:
         latent_dim: dimension of the surface; an implicit chart finds its own.
-        chart: a flow (invertible chart), or how to find an implicit one.
+        chart: whichever the events deserve, or one kind: see `charting`.
         reference: flow without theta that straightens the chart's coordinates (0 layers: they
             are whitened only).
         density: conditional flow of the latents, or a ratio that tilts the reference.
     """
 
     latent_dim: int = 14
-    chart: ChartOptions = field(default_factory=invertible_options)
+    chart: ChartOptions = field(default_factory=AutomaticOptions)
     reference: FlowOptions = field(default_factory=_reference_options)
     density: DensityOptions = field(default_factory=density_flow_options)
 
@@ -72,6 +85,10 @@ class AmbientOptions:
 
     reference: FlowOptions = field(default_factory=_reference_options)
     density: DensityOptions = field(default_factory=density_flow_options)
+
+
+Told: TypeAlias = tuple[Tensor | None, Tensor | None]
+"""Joint scores of standardised theta (N, p) and components up to a factor (N, K), or neither."""
 
 
 class Beginning(NamedTuple):
@@ -165,3 +182,36 @@ def rebuild_tilted(
     if isinstance(density, FlowOptions):
         return surrogate
     return tilt(surrogate, *rebuild_ratio(shape, shape["ambient_dim"], seed))
+
+
+def with_density(
+    begin: Callable[[ChartingEvents, int, Any, int], Beginning],
+) -> Callable[[ChartingEvents, EventSample, Any, int], Beginning]:
+    """Return `begin` followed by the ratio that its options ask for, if they do."""
+
+    def begin_tilted(
+        charting: ChartingEvents,
+        events: EventSample,
+        options: Any,  # noqa: ANN401
+        seed: int,
+    ) -> Beginning:
+        beginning = begin(charting, len(events.parameter_names), options, seed)
+        return tilted(beginning, charting, events, seed)
+
+    return begin_tilted
+
+
+def again_with_density(
+    rebuild: Callable[[Mapping[str, int], Any, int], AmbientFlow | ManifoldFlow],
+) -> Callable[[Mapping[str, int], Any, int], Any]:
+    """Return `rebuild` followed by an empty ratio, if its density is one."""
+
+    def rebuild_density(shape: Mapping[str, int], options: Any, seed: int) -> Any:  # noqa: ANN401
+        return rebuild_tilted(rebuild(shape, options, seed), shape, options.density, seed)
+
+    return rebuild_density
+
+
+def told_density(events: EventSample, options: Any, std: Array) -> Told:  # noqa: ANN401
+    """Return what the density learns from beside events and theta."""
+    return told_by(events, options.density, std)

@@ -42,7 +42,7 @@ Latents: TypeAlias = Tensor  # (N, d)
 Parameters: TypeAlias = Tensor  # (N, p)
 LogProbs: TypeAlias = Tensor  # (N,)
 Progress: TypeAlias = Callable[[int, int], None]  # (done, total)
-Measure: TypeAlias = Literal["ambient", "manifold"]
+Measure: TypeAlias = Literal["ambient", "manifold", "none"]
 
 
 @runtime_checkable

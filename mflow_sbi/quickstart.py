@@ -64,7 +64,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             "mflow",
             {"chart": "automatic", "density": _MORPHING},
         ),
-        "mflow": Method("M-flow", "mflow", {}),
+        "mflow": Method("M-flow", "mflow", {"chart": "invertible"}),
         "af": Method("ambient flow", "af", {}),
     }
 )

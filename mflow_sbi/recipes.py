@@ -6,15 +6,18 @@
 | `emflow` | M-flow with a free encoder (same paper) | manifold | the same |
 | `fom` | flow on the prescribed surface of WBF events | manifold | reference, density |
 | `af` | ambient flow | ambient | reference, density |
+| `nre` | ratio estimator, from events and theta (arXiv:1903.04057) | none | ratio |
+| `alices` | ratio estimator, from joint ratios and scores (arXiv:1808.00973) | none | ratio |
 
-The `mflow` learns its chart by reconstruction (`chart: invertible`, or `autoencoder`: free both
-ways), or solves constraints found in the data (`chart: implicit`; then there is no manifold
-phase), whichever the data deserve (`chart: automatic`).
+The `mflow` solves constraints found in the data (`chart: implicit`; then there is no manifold
+phase), or learns its chart by reconstruction (`chart: invertible`, or `autoencoder`: free both
+ways), whichever the data deserve (`chart: automatic`, the default).
+The ratio estimators are baselines: they have a likelihood, but no density, samples or surface.
 """
 
 import difflib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -27,23 +30,34 @@ from mflow_sbi.beginnings import (
     Beginning,
     EncodedManifoldOptions,
     ManifoldOptions,
+    Told,
+    again_with_density,
     begin_ambient,
     begin_fom,
     begin_mflow,
     rebuild_ambient,
     rebuild_fom,
     rebuild_mflow,
-    rebuild_tilted,
-    tilted,
+    told_density,
+    with_density,
 )
 from mflow_sbi.charting import ChartingEvents
 from mflow_sbi.errors import ConfigurationError, RunFolderError
+from mflow_sbi.estimating import (
+    EstimatorOptions,
+    begin_alices,
+    begin_nre,
+    rebuild_estimator,
+    told_jointly,
+    told_nothing,
+)
 from mflow_sbi.events import EventSample, Standardizer
 from mflow_sbi.flows import FlowOptions
+from mflow_sbi.interfaces import Array
 from mflow_sbi.options import parse_options, plain_options
 from mflow_sbi.surrogates import AmbientFlow, ManifoldFlow, TrainedSurrogate
+from mflow_sbi.surrogates.ratio import RatioEstimator
 from mflow_sbi.surrogates.trained import SurrogateRecord, read_record
-from mflow_sbi.tilting import told_by
 from mflow_sbi.training import (
     FitSettings,
     HistoryRecord,
@@ -57,6 +71,7 @@ from mflow_sbi.training import (
     TrainingEvents,
     fit,
 )
+from mflow_sbi.training.classifier_objectives import AlicesLoss, BinaryCrossEntropy
 
 __all__ = [
     "RECIPES",
@@ -79,8 +94,9 @@ class Recipe:
     paper: str
     measure: str
     options: type
-    begin: Callable[[ChartingEvents, int, Any, int], Beginning]
+    begin: Callable[[ChartingEvents, EventSample, Any, int], Beginning]
     rebuild: Callable[[Mapping[str, int], Any, int], Any]
+    told: Callable[[EventSample, Any, Array], Told]
     schedule: Schedule
 
     def parse_options(self, values: Mapping[str, Any]) -> Any:  # noqa: ANN401
@@ -93,6 +109,8 @@ class Recipe:
 
     def schedule_for(self, options: Any) -> Schedule:  # noqa: ANN401
         """Return the schedule without the phase of the other kind of density."""
+        if isinstance(options, EstimatorOptions):
+            return self.schedule
         is_flow = isinstance(options.density, FlowOptions)
         return self.schedule.without("ratio" if is_flow else "density")
 
@@ -133,6 +151,17 @@ _DENSITY_PHASE = Phase(
     learning_rate=3e-3,
     clip_norm=5.0,
 )
+_ENTROPY_PHASE = Phase(
+    "ratio",
+    objectives=((BinaryCrossEntropy(), 1.0),),
+    trains=("ratio",),
+    epochs=8,
+    batch_size=500,
+    learning_rate=2e-3,
+    weight_decay=1e-3,
+    clip_norm=5.0,
+)
+_ALICES_PHASE = replace(_ENTROPY_PHASE, objectives=((AlicesLoss(), 1.0),))
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
@@ -142,8 +171,9 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             paper="arXiv:2003.13913",
             measure=ManifoldFlow.measure,
             options=ManifoldOptions,
-            begin=begin_mflow,
-            rebuild=rebuild_mflow,
+            begin=with_density(begin_mflow),
+            rebuild=again_with_density(rebuild_mflow),
+            told=told_density,
             schedule=Schedule((_MANIFOLD_PHASE, _REFERENCE_PHASE, _DENSITY_PHASE, _RATIO_PHASE)),
         ),
         "emflow": Recipe(
@@ -152,8 +182,9 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             paper="arXiv:2003.13913",
             measure=ManifoldFlow.measure,
             options=EncodedManifoldOptions,
-            begin=begin_mflow,
-            rebuild=rebuild_mflow,
+            begin=with_density(begin_mflow),
+            rebuild=again_with_density(rebuild_mflow),
+            told=told_density,
             schedule=Schedule((_MANIFOLD_PHASE, _REFERENCE_PHASE, _DENSITY_PHASE, _RATIO_PHASE)),
         ),
         "fom": Recipe(
@@ -162,8 +193,9 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             paper="arXiv:2003.13913",
             measure=ManifoldFlow.measure,
             options=AmbientOptions,
-            begin=begin_fom,
-            rebuild=rebuild_fom,
+            begin=with_density(begin_fom),
+            rebuild=again_with_density(rebuild_fom),
+            told=told_density,
             schedule=Schedule((_REFERENCE_PHASE, _DENSITY_PHASE, _RATIO_PHASE)),
         ),
         "af": Recipe(
@@ -172,9 +204,32 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             paper="arXiv:1912.02762",
             measure=AmbientFlow.measure,
             options=AmbientOptions,
-            begin=begin_ambient,
-            rebuild=rebuild_ambient,
+            begin=with_density(begin_ambient),
+            rebuild=again_with_density(rebuild_ambient),
+            told=told_density,
             schedule=Schedule((_REFERENCE_PHASE, _DENSITY_PHASE, _RATIO_PHASE)),
+        ),
+        "nre": Recipe(
+            name="nre",
+            title="NRE",
+            paper="arXiv:1903.04057",
+            measure=RatioEstimator.measure,
+            options=EstimatorOptions,
+            begin=begin_nre,
+            rebuild=rebuild_estimator,
+            told=told_nothing,
+            schedule=Schedule((_ENTROPY_PHASE,)),
+        ),
+        "alices": Recipe(
+            name="alices",
+            title="ALICES",
+            paper="arXiv:1808.00973",
+            measure=RatioEstimator.measure,
+            options=EstimatorOptions,
+            begin=begin_alices,
+            rebuild=rebuild_estimator,
+            told=told_jointly,
+            schedule=Schedule((_ALICES_PHASE,)),
         ),
     }
 )
@@ -245,9 +300,8 @@ def train(
     x = torch.from_numpy(x_scale.transform(events.x))
     parameters = torch.from_numpy(theta_scale.transform(theta)).float()
     charting = ChartingEvents(events.x, x, x_scale.mean, x_scale.std, events.observable_names)
-    beginning = chosen.begin(charting, theta.shape[1], parsed, settings.seed)
-    beginning = tilted(beginning, charting, events, settings.seed)
-    truth = told_by(events, beginning.options.density, theta_scale.std)
+    beginning = chosen.begin(charting, events, parsed, settings.seed)
+    truth = chosen.told(events, beginning.options, theta_scale.std)
     surrogate = beginning.surrogate
     for note in beginning.notes:
         on_note(note)
@@ -293,7 +347,6 @@ def load_surrogate(folder: str | Path) -> TrainedSurrogate:
     try:
         options = recipe.parse_options(record.options)
         surrogate = recipe.rebuild(record.shape, options, record.seed)
-        surrogate = rebuild_tilted(surrogate, record.shape, options.density, record.seed)
     except (KeyError, TypeError) as error:
         message = f"{folder}: the record lacks what rebuilds the surrogate ({error}); train again"
         raise RunFolderError(message) from error

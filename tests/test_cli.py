@@ -35,7 +35,7 @@ seed: 3
 """
 FLOW = "{layers: 2, hidden: 16}"
 OPTIONS = {
-    "mflow": f"{{chart: {FLOW}, reference: {FLOW}, density: {FLOW}}}",
+    "mflow": f"{{chart: {{kind: invertible, layers: 2, hidden: 16}}, reference: {FLOW}, density: {FLOW}}}",
     "af": f"{{reference: {FLOW}, density: {FLOW}}}",
 }
 ONE_EPOCH = "{epochs: 1, batch_size: 250}"

@@ -28,7 +28,7 @@ SMALL_FLOW = {"layers": 2, "hidden": 16, "bins": 5}
 OPTIONS = {
     "mflow": {
         "latent_dim": 2,
-        "chart": SMALL_FLOW,
+        "chart": {"kind": "invertible", **SMALL_FLOW},
         "reference": SMALL_FLOW,
         "density": SMALL_FLOW,
     },
@@ -204,7 +204,7 @@ def test_a_damaged_folder_is_refused(trained, tmp_path: Path, damage, message):
 
 def test_a_chart_given_in_part_stays_the_recipes_chart():
     # other than the flow's own defaults in every field left out
-    chart = RECIPES["mflow"].parse_options({"chart": {"layers": 4}}).chart
+    chart = RECIPES["mflow"].parse_options({"chart": {"kind": "invertible", "layers": 4}}).chart
     assert (chart.layers, chart.coupling, chart.hidden, chart.blocks) == (4, "affine", 128, 2)
     chart = RECIPES["emflow"].parse_options({"chart": {"encoder": {"hidden": 7}}}).chart
     assert isinstance(chart, EncodedOptions)
@@ -249,13 +249,13 @@ def test_impossible_requests_are_refused():
     with pytest.raises(ConfigurationError, match="did you mean 'latent_dim'"):
         train(_sample(), "mflow", options={"latentdim": 2})
     with pytest.raises(ConfigurationError, match="expected 1 to 4"):
-        train(_sample(), "mflow", options={"latent_dim": 5})
+        train(_sample(), "mflow", options={"latent_dim": 5, "chart": "invertible"})
     with pytest.raises(ConfigurationError, match="latent_dim: expected int, got"):
         train(_sample(), "mflow", options={"latent_dim": {"layers": 5}})
-    with pytest.raises(ConfigurationError, match="chart: expected FlowOptions, got 5"):
+    with pytest.raises(ConfigurationError, match="chart: expected AutomaticOptions, got 5"):
         train(_sample(), "mflow", options={"chart": 5})
     with pytest.raises(ConfigurationError, match="hidden: expected int, got 'many'"):
-        train(_sample(), "mflow", options={"chart": {"hidden": "many"}})
+        train(_sample(), "mflow", options={"density": {"hidden": "many"}})
     sample = _sample()
     without = EventSample(x=sample.x, metadata=sample.metadata)
     with pytest.raises(MissingReference, match="theta"):

@@ -19,6 +19,7 @@ from mflow_sbi.evaluation.metrics import (
 from mflow_sbi.evaluation.ratio_quality import (
     ReferenceCover,
     Reliability,
+    estimator_quality,
     ratio_quality,
     reference_cover,
     reliability,
@@ -35,6 +36,7 @@ __all__ = [
     "Reliability",
     "SurfaceMetrics",
     "compare_posteriors",
+    "estimator_quality",
     "marginal_distances",
     "posterior_metrics",
     "projection_metrics",

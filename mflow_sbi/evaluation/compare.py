@@ -47,10 +47,12 @@ class SurfaceMetrics:
     Args:
         closure: the published closure of generated events.
         reconstruction_error: mean distance of test events to their projections, standardised.
+        reason: why a surrogate can have neither, if so; the caption tells.
     """
 
     closure: float | None = None
     reconstruction_error: float | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -162,6 +164,8 @@ class ComparisonTable:
         for row in self.rows:
             if (row.outside_training_range or 0.0) > _EXTRAPOLATION:
                 words += f"; {row.outside_training_range:.1%} of {row.label} outside its training"
+            if row.surface.reason is not None:
+                words += f"; {row.label}: {row.surface.reason}"
         return words
 
     def to_markdown(self) -> str:

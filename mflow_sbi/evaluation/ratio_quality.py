@@ -26,6 +26,7 @@ from mflow_sbi.surrogates import TiltedFlow, TrainedSurrogate
 __all__ = [
     "ReferenceCover",
     "Reliability",
+    "estimator_quality",
     "ratio_quality",
     "reference_cover",
     "reliability",
@@ -172,17 +173,32 @@ def ratio_quality(
     n_reference = min(MOST_REFERENCE_EVENTS, REFERENCE_PER_EVENT * len(x))
     log_ratios = _log_ratios_of_reference(surrogate, tilted, asked, n_reference, seed)
     covers = reference_cover(log_ratios, asked)
-    shuffle = np.random.default_rng(seed).permutation(len(x))
-    simulated = surrogate.log_likelihood(x, theta)
-    shuffled = surrogate.log_likelihood(x, theta[shuffle])
     return {
         "reference_events": log_ratios.shape[1],
         "normalisation_error_mean": float(np.mean([abs(c.normalisation - 1) for c in covers])),
         "normalisation_error_worst": max(abs(c.normalisation - 1) for c in covers),
         "effective_share_least": min(c.effective_share for c in covers),
         "cover": [asdict(cover) for cover in covers],
-        "reliability": asdict(reliability(simulated, shuffled)),
+        **estimator_quality(surrogate, x, theta, seed),
     }
+
+
+@torch.no_grad()
+def estimator_quality(
+    surrogate: TrainedSurrogate, x: Array, theta: Array, seed: int
+) -> dict[str, Any]:
+    """Return the reliability of a ratio to p(x), normalised or not, as plain values.
+
+    Args:
+        surrogate: whose `log_likelihood` is a log ratio: of a tilted density, or an estimator.
+        x: test events, (N, n), physical units.
+        theta: theirs, (N, p).
+        seed: of the shuffle.
+    """
+    shuffle = np.random.default_rng(seed).permutation(len(x))
+    simulated = surrogate.log_likelihood(x, theta)
+    shuffled = surrogate.log_likelihood(x, theta[shuffle])
+    return {"reliability": asdict(reliability(simulated, shuffled))}
 
 
 def _log_ratios_of_reference(
