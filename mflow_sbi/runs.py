@@ -38,7 +38,7 @@ from mflow_sbi.inference import (
 )
 from mflow_sbi.interfaces import Likelihood, Quiet, Reporter
 from mflow_sbi.recipes import TrainingResult, load_surrogate, train
-from mflow_sbi.run_evaluation import evaluate_run
+from mflow_sbi.run_evaluation import draw_events, evaluate_run
 from mflow_sbi.run_files import (
     CHECKPOINT,
     CONFIG,
@@ -61,6 +61,7 @@ from mflow_sbi.training import HistoryRecord
 __all__ = [
     "SUMMARY_HEADER",
     "compare_runs",
+    "draw_events",
     "evaluate_run",
     "infer_run",
     "infer_with",
