@@ -157,7 +157,7 @@ _ENTROPY_PHASE = Phase(
     trains=("ratio",),
     epochs=8,
     batch_size=500,
-    learning_rate=2e-3,
+    learning_rate=5e-3,
     weight_decay=1e-3,
     clip_norm=5.0,
 )
