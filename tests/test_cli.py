@@ -34,8 +34,9 @@ mcmc: {{ensembles: 2, walkers: 8, burn_in: 10, steps: 20}}
 seed: 3
 """
 FLOW = "{layers: 2, hidden: 16}"
+CHART = "{kind: invertible, layers: 2, hidden: 16}"
 OPTIONS = {
-    "mflow": f"{{chart: {{kind: invertible, layers: 2, hidden: 16}}, reference: {FLOW}, density: {FLOW}}}",
+    "mflow": f"{{chart: {CHART}, reference: {FLOW}, density: {FLOW}}}",
     "af": f"{{reference: {FLOW}, density: {FLOW}}}",
 }
 ONE_EPOCH = "{epochs: 1, batch_size: 250}"
