@@ -8,6 +8,8 @@ Densities, all on WBF events (channel ud) at theta ~ prior, for several random s
     fom_residual    the same chart, residual ratio
     fom_flow        the same chart, conditional flow
     mflow           implicit chart, morphing ratio
+    nre             no chart, ratio estimator from events and theta (large only)
+    alices          no chart, ratio estimator from joint ratios and scores (large only)
 
 Each learns from `samples` (events and theta), `score` (joint scores too) or `components` (morphing
 components), and from as many events as `Size` says; the morphing ratio is also told the cross
@@ -36,12 +38,11 @@ os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # before torch
 import argparse
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from density_cases import SIZES, Case, Size
 from record import ROOT, write_record
 from scipy.stats import kstest
 from timing import KeptSections
@@ -63,17 +64,9 @@ from mflow_sbi.training import FitSettings, HistoryRecord, Schedule
 from simulators.__main__ import main as simulate
 
 TRUTHS = {"sm": (0.0, 0.0), "half": (0.5, 0.0), "minus": (-1.0, -1.0)}
-SETTINGS = ("tuned", "paper")
 CELLS = 40
 INFORMATION_EVENTS = 20_000
 POOL_EVENTS = 100_000
-SYMMETRIES = {
-    "reflection": True,
-    "exchange": True,
-    "odd_parameters": ["CPWL2"],
-    "objects": ["aa", "j1", "j2"],
-}
-
 BARS: Mapping[str, tuple[str, float]] = {
     "tv_fom_samples_tuned": ("<=", 0.03),
     "gap_fom_samples_tuned": (">=", -0.03),
@@ -93,88 +86,6 @@ BARS: Mapping[str, tuple[str, float]] = {
 Metrics = dict[str, float]
 
 
-@dataclass(frozen=True)
-class Case:
-    """One density: recipe, options, what it learns from, events in thousands, epochs, seeds."""
-
-    recipe: str
-    density: Mapping[str, Any]
-    inputs: str
-    thousands: int
-    epochs: int
-    seeds: int
-    settings: tuple[str, ...] = SETTINGS
-    options: Mapping[str, Any] = field(default_factory=dict)
-    label: str = ""
-
-    @property
-    def name(self) -> str:
-        """<recipe>_<inputs>."""
-        return f"{self.label or self.recipe}_{self.inputs}"
-
-    @property
-    def phase(self) -> str:
-        """The phase that learns the dependence on theta."""
-        return "density" if self.density["kind"] == "flow" else "ratio"
-
-
-MORPHING, RESIDUAL = ({"kind": kind, **SYMMETRIES} for kind in ("morphing", "residual"))
-FLOW = {"kind": "flow"}
-TUNED = ("tuned",)
-IMPLICIT = {"chart": "implicit"}
-
-
-@dataclass(frozen=True)
-class Size:
-    """The densities, observed sets per truth of 20 events, and of 200, sets for calibration."""
-
-    cases: tuple[Case, ...]
-    sets: int
-    large_sets: int
-    calibration_sets: int
-
-
-SIZES = {
-    "small": Size(
-        (
-            Case("fom", MORPHING, "samples", 50, 4, 1, TUNED),
-            Case("fom", MORPHING, "components", 50, 4, 1, TUNED),
-        ),
-        5,
-        2,
-        50,
-    ),
-    "medium": Size(
-        (
-            Case("fom", MORPHING, "samples", 900, 10, 3, TUNED),
-            Case("fom", MORPHING, "samples", 300, 10, 3, ("paper",)),
-            Case("fom", MORPHING, "components", 300, 10, 3),
-            Case("fom", MORPHING, "score", 300, 12, 1, TUNED),
-            Case("mflow", MORPHING, "components", 300, 12, 1, TUNED, IMPLICIT),
-            Case("fom", RESIDUAL, "samples", 300, 8, 1, TUNED, label="fom_residual"),
-            Case("fom", FLOW, "samples", 300, 8, 1, TUNED, label="fom_flow"),
-        ),
-        50,
-        10,
-        500,
-    ),
-    "large": Size(
-        (
-            Case("fom", MORPHING, "samples", 2000, 10, 5),
-            Case("fom", MORPHING, "components", 1000, 12, 5),
-            Case("fom", MORPHING, "score", 1000, 12, 5),
-            Case("mflow", MORPHING, "samples", 1000, 10, 5, options=IMPLICIT),
-            Case("mflow", MORPHING, "components", 300, 12, 5, options=IMPLICIT),
-            Case("fom", RESIDUAL, "samples", 1000, 12, 5, label="fom_residual"),
-            Case("fom", FLOW, "samples", 1000, 12, 5, label="fom_flow"),
-        ),
-        100,
-        30,
-        2000,
-    ),
-}
-
-
 def simulated(folder: Path, setting: str, theta: Sequence[str], n: int, seed: int) -> EventSample:
     """Return events of the simulator's command line, written once."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -188,10 +99,11 @@ def simulated(folder: Path, setting: str, theta: Sequence[str], n: int, seed: in
 
 def trained(case: Case, events: EventSample, seed: int) -> tuple[TrainedSurrogate, float]:
     """Train; return the surrogate and the CPU seconds of the phase that learns theta."""
-    density = dict(case.density)
-    if density["kind"] != "flow":
+    options, density = dict(case.options), dict(case.density)
+    if density and case.phase == "ratio":
         density["inputs"] = case.inputs
-    options = {**case.options, "density": density}
+    if density:
+        options["density"] = density
     recipe = RECIPES[case.recipe]
     schedule = recipe.schedule_for(recipe.parse_options(options))
     changes: dict[str, dict[str, object]] = {case.phase: {"epochs": case.epochs}}
@@ -338,10 +250,11 @@ def sources() -> list[Path]:
     """Return the files whose contents decide the numbers."""
     package, wbf = ROOT / "mflow_sbi", ROOT / "simulators" / "wbf"
     rooms = ("densities", "events", "surrogates", "training", "transforms")
-    single = ("beginnings", "flows", "morphing", "options", "recipes", "tilting")
+    single = ("beginnings", "estimating", "flows", "morphing", "options", "recipes", "tilting")
     files = [package / f"{room}.py" for room in single]
     folders = [*(package / room for room in rooms), wbf]
-    return [*files, *(path for folder in folders for path in folder.rglob("*.py")), Path(__file__)]
+    own = [Path(__file__), Path(__file__).with_name("density_cases.py")]
+    return [*files, *(path for folder in folders for path in folder.rglob("*.py")), *own]
 
 
 def main() -> None:

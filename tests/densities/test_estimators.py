@@ -57,9 +57,10 @@ def test_learns_the_ratio_to_all_events(trained):
 
 def test_inference_sees_a_likelihood_and_nothing_else(trained):
     surrogate: TrainedSurrogate = trained[1].surrogate
-    assert isinstance(surrogate, EncodedLikelihood)
-    assert isinstance(surrogate.surrogate, CondensingSurrogate)
-    assert not isinstance(surrogate.surrogate, ManifoldSurrogate)
+    module: object = surrogate.surrogate
+    assert isinstance(trained[1].surrogate, EncodedLikelihood)
+    assert isinstance(module, CondensingSurrogate)
+    assert not isinstance(module, ManifoldSurrogate)
     x, points = TEST.x[:15], THETA[:30]
     cached, slope = CachedLikelihood(surrogate, x).value_and_gradient(points)
     direct = np.array([surrogate.log_likelihood(x, point).sum() for point in points])
