@@ -153,7 +153,9 @@ def test_pairs_broadcast_and_are_symmetric():
     each = network.log_ratio(encoded, theta[:, None].expand(5, 7, 2))
     torch.testing.assert_close(each, table)
     signs = group.feature_signs[1], group.parameter_signs[1]
-    turned = network.images.turned(theta, signs[1])
+    mean, std = network.images.mean, network.images.std
+    assert mean.abs().min() > 0.1  # signs are those of physical, not of standardised, parameters
+    turned = ((theta * std + mean) * signs[1] - mean) / std
     there = network.log_ratio(network.encode(features * signs[0]), turned[:, None])
     torch.testing.assert_close(there, table)
     in_turn = network.log_ratio_in_turn(network.encode_in_turn(features), theta.expand(7, 5, 2))
