@@ -15,7 +15,13 @@ from mflow_sbi.events.metadata import Morphing
 from mflow_sbi.interfaces import Array
 from mflow_sbi.morphing import MorphingBasis, score, total_cross_section
 from mflow_sbi.surrogates.ratio import JointRatio, PairNetwork, PairShape, RatioEstimator
-from mflow_sbi.tilting import MorphingOptions, TiltingOptions, _group, _unfitted, told_by
+from mflow_sbi.tilting import (
+    MorphingOptions,
+    TiltingOptions,
+    symmetry_group,
+    told_by,
+    unfitted_features,
+)
 
 __all__ = [
     "EstimatorOptions",
@@ -81,8 +87,8 @@ def begin_nre(
         ConfigurationError: unknown objects or parameters.
     """
     tilting = options.tilting
-    features, resolved = _unfitted(charting, tilting)
-    group = _group(features, events.parameter_names, tilting)
+    features, resolved = unfitted_features(charting, tilting)
+    group = symmetry_group(features, events.parameter_names, tilting)
     features.fit(charting.x, group.odd_features)
     theta = events.require_theta()
     shape = PairShape(

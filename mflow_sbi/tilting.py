@@ -44,7 +44,9 @@ __all__ = [
     "density_flow_options",
     "fit_ratio",
     "rebuild_ratio",
+    "symmetry_group",
     "told_by",
+    "unfitted_features",
 ]
 
 FEATURES = ("automatic", "kinematic", "observables")
@@ -181,9 +183,9 @@ def fit_ratio(
     Raises:
         ConfigurationError: no morphing monomials in the metadata, unknown objects or parameters.
     """
-    features, resolved = _unfitted(events, options)
+    features, resolved = unfitted_features(events, options)
     options = replace(options, features=resolved.features, objects=resolved.objects)
-    group = _group(features, sample.parameter_names, options)
+    group = symmetry_group(features, sample.parameter_names, options)
     features.fit(events.x, group.odd_features)
     if isinstance(options, MorphingOptions):
         ratio = _morphing(features.feature_dim, sample, group, options, seed)
@@ -251,7 +253,9 @@ def _residual(
     return ResidualRatio(shape, seed).fill(theta, group)
 
 
-def _unfitted(events: ChartingEvents, options: TiltingOptions) -> tuple[Features, TiltingOptions]:
+def unfitted_features(
+    events: ChartingEvents, options: TiltingOptions
+) -> tuple[Features, TiltingOptions]:
     """Return features that know their observables, and the options that name them."""
     kind, objects = options.features, options.objects
     if kind != "observables" and not objects:
@@ -265,7 +269,7 @@ def _unfitted(events: ChartingEvents, options: TiltingOptions) -> tuple[Features
     return ObservableFeatures.for_observables(*known), resolved
 
 
-def _group(
+def symmetry_group(
     features: Features, parameters: Sequence[str], options: TiltingOptions
 ) -> SymmetryGroup:
     """Return the symmetry group that the options declare."""

@@ -1,6 +1,7 @@
 """Training: schedules of phases of weighted objectives, run by one loop."""
 
 from mflow_sbi.training.batches import TrainingEvents
+from mflow_sbi.training.classifier_objectives import AlicesLoss, BinaryCrossEntropy
 from mflow_sbi.training.fit import FitSettings, HistoryRecord, fit
 from mflow_sbi.training.objectives import (
     LatentNegativeLogProb,
@@ -21,6 +22,8 @@ from mflow_sbi.training.schedules import Phase, Schedule
 
 __all__ = [
     "AdamW",
+    "AlicesLoss",
+    "BinaryCrossEntropy",
     "FitSettings",
     "HistoryRecord",
     "LatentNegativeLogProb",
