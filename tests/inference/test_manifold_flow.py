@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mflow_sbi.charting import ChartingEvents
-from mflow_sbi.events import EventMetadata, Observable, Parameter, Standardizer
+from mflow_sbi.events import EventMetadata, EventSample, Observable, Parameter, Standardizer
 from mflow_sbi.inference import (
     CachedEventSets,
     CachedLikelihood,
@@ -44,17 +44,15 @@ def _surrogate() -> TrainedSurrogate:
     standardised = torch.from_numpy(observables.transform(x))
     recipe = RECIPES["mflow"]
     options = recipe.parse_options(
-        {"latent_dim": 3, "chart": SMALL, "reference": SMALL, "density": SMALL}
+        {
+            "latent_dim": 3,
+            "chart": {"kind": "invertible", **SMALL},
+            "reference": SMALL,
+            "density": SMALL,
+        }
     )
     names = tuple(f"x{i}" for i in range(x.shape[1]))
     events = ChartingEvents(x, standardised, observables.mean, observables.std, names)
-    flow = recipe.begin(events, 2, options, 1).surrogate.double()
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for parameter in flow.parameters():
-            noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
-            parameter += 0.2 * noise
-    flow.prepare("reference", standardised)
     metadata = EventMetadata(
         process="toy",
         tree="events",
@@ -62,6 +60,14 @@ def _surrogate() -> TrainedSurrogate:
         parameters=tuple(Parameter(name) for name in NAMES),
         observables=tuple(Observable(name, name, "GeV") for name in "abcde"),
     )
+    sample = EventSample(x=x, metadata=metadata, theta=theta)
+    flow = recipe.begin(events, sample, options, 1).surrogate.double()
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+            parameter += 0.2 * noise
+    flow.prepare("reference", standardised)
     record = SurrogateRecord("mflow", {}, {}, 1, observables, parameters, metadata, {})
     return TrainedSurrogate(flow, record)
 
