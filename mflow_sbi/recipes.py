@@ -130,7 +130,7 @@ _MANIFOLD_PHASE = Phase(
     objectives=((ReconstructionDistance(), 1.0),),
     trains=("chart",),
     epochs=3,
-    batch_size=250,
+    batch_size=500,
     clip_norm=1.0,
     optimiser=Muon(),
 )
