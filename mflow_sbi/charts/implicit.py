@@ -42,8 +42,10 @@ MAX_STEPS = 14
 STEP_TOLERANCE = 1e-7
 """Last step, in standard deviations: the root is then known to its square, about rounding."""
 
+MAX_STEPS_OF_DRAWS = 30
+"""Newton steps for latents that are drawn at will: cheaper for many than paths."""
+
 PATHS = 8
-PATHS_OF_DRAWS = 2
 PATH_POINTS = 6
 """Stations on the way from a known event to latents that Newton did not reach directly."""
 
@@ -225,13 +227,15 @@ class ImplicitChart(Float64Buffers, Chart):
         along = slope.detach() @ self.lift[:, self.latent_dim :]
         return torch.linalg.solve_ex(along, value[..., None]).result[..., 0], along
 
-    def _newton(self, u: Tensor, w: Tensor, accepted: Acceptance) -> tuple[Tensor, Tensor]:
+    def _newton(
+        self, u: Tensor, w: Tensor, accepted: Acceptance, steps: int = MAX_STEPS
+    ) -> tuple[Tensor, Tensor]:
         """Return the roots (N, k) and whether Newton arrived at ones that are accepted, (N,)."""
         low, high = self.start.box()
         reach = self.start.reach()
         w, arrived = w.clone(), torch.zeros(len(u), dtype=torch.bool, device=u.device)
         active = torch.arange(len(u), device=u.device)
-        for _ in range(MAX_STEPS):
+        for _ in range(steps):
             if not len(active):
                 break
             step, along = self._newton_step(u[active], w[active])
@@ -261,10 +265,10 @@ class ImplicitChart(Float64Buffers, Chart):
         return self._assemble(u, w), arrived
 
     @torch.no_grad()
-    def _root(self, u: Tensor, accepted: Acceptance, paths: int = PATHS) -> tuple[Tensor, Tensor]:
+    def _root(self, u: Tensor, accepted: Acceptance) -> tuple[Tensor, Tensor]:
         """Return w (N, k) with G(u, w) = 0 and flags (N,): warm start, then paths if need be."""
         w, arrived = self._newton(u, self.start(u), accepted)
-        for rank in range(1, 1 + min(paths, len(self.anchors))):
+        for rank in range(1, 1 + min(PATHS, len(self.anchors))):
             lost = torch.nonzero(~arrived)[:, 0]
             if not len(lost):
                 break
@@ -275,13 +279,12 @@ class ImplicitChart(Float64Buffers, Chart):
     def decode_drawn(self, u: Latents) -> tuple[Events, Tensor]:
         """Return points and flags as `decode_with_flags`, for latents that are drawn at will.
 
-        The first root found counts: latents over which it lies beyond an edge have no flag, and
-        no other branch is looked for (one in some hundred events would be found on one).
+        The warm start's root counts: where it lies beyond an edge or is not reached there is no
+        flag, and no other branch is looked for (one in some hundred events would be found on one).
         """
         u = u.double()
-        w, arrived = self._root(u, self._in_range, PATHS_OF_DRAWS)
-        along = self._newton_step(u, w)[1]
-        return self._assemble(u, w), arrived & self._where_events_lie(u, w, along)
+        w, arrived = self._newton(u, self.start(u), self._where_events_lie, MAX_STEPS_OF_DRAWS)
+        return self._assemble(u, w), arrived
 
     def decode_with_flags(self, u: Latents) -> tuple[Events, Tensor]:
         """Return the points with pivots u (N, n) and whether each lies where events do (N,).
