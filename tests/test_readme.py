@@ -50,3 +50,13 @@ def test_the_numbers_are_those_of_the_committed_benchmark(name):
     log_prob = metrics[f"log_prob_truth_{name}"]
     error = metrics[f"log_prob_truth_{name}_error"]
     assert f"{log_prob:+.2f} ± {error:.2f} | {tv} |" in README
+
+
+@pytest.mark.parametrize(
+    "name", ["fom_samples", "fom_score", "fom_components", "mflow_components"]
+)
+def test_the_numbers_of_morphing_densities_are_those_of_their_benchmark(name):
+    record = json.loads((ROOT / "benchmarks" / "results" / "density.json").read_text())
+    metrics = record["metrics"]
+    row = f"{metrics[f'tv_{name}_tuned']:.4f} | {metrics[f'tv_{name}_tuned_200']:.4f} |"
+    assert row in README
