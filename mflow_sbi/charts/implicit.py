@@ -280,7 +280,7 @@ class ImplicitChart(Float64Buffers, Chart):
         """Return points and flags as `decode_with_flags`, for latents that are drawn at will.
 
         The warm start's root counts: where it lies beyond an edge or is not reached there is no
-        flag, and no other branch is looked for (one in some hundred events would be found on one).
+        flag, and no other branch is looked for, although some latents have their event on one.
         """
         u = u.double()
         w, arrived = self._newton(u, self.start(u), self._where_events_lie, MAX_STEPS_OF_DRAWS)
