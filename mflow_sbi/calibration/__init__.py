@@ -1,0 +1,1 @@
+"""Whether posteriors are what they claim: ranks, coverage, tests, repairs."""

@@ -1,0 +1,1 @@
+"""Questions about the learned surface: is an event on it?"""

@@ -1,0 +1,1 @@
+"""Maximum likelihood, profiles, intervals with coverage, Fisher information."""
