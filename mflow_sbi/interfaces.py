@@ -19,10 +19,12 @@ from torch import Tensor
 __all__ = [
     "Array",
     "CondensingSurrogate",
+    "DifferentiableEventwiseLikelihood",
     "DifferentiableLikelihood",
     "DifferentiablePrior",
     "EncodedLikelihood",
     "Events",
+    "EventwiseLikelihood",
     "Latents",
     "Likelihood",
     "LogProbs",
@@ -31,6 +33,7 @@ __all__ = [
     "Parameters",
     "Prior",
     "Progress",
+    "Pull",
     "Quiet",
     "Reporter",
     "Surrogate",
@@ -42,6 +45,7 @@ Latents: TypeAlias = Tensor  # (N, d)
 Parameters: TypeAlias = Tensor  # (N, p)
 LogProbs: TypeAlias = Tensor  # (N,)
 Progress: TypeAlias = Callable[[int, int], None]  # (done, total)
+Pull: TypeAlias = Callable[[Array], Array]  # (M, N) -> (M, p)
 Measure: TypeAlias = Literal["ambient", "manifold", "none"]
 
 
@@ -179,6 +183,32 @@ class DifferentiableLikelihood(Likelihood, Protocol):
         """Return log L as `__call__` does and grad_theta log L, (M, p) -> (M,), (M, p).
 
         The gradient is finite; zero where log L is -inf.
+        """
+        ...
+
+
+@runtime_checkable
+class EventwiseLikelihood(Likelihood, Protocol):
+    """A likelihood that is a sum over events and shows its terms."""
+
+    def per_event(self, theta: Array) -> Array:
+        """Return log p(x_i|theta_m) up to constants of the event, (M, p) -> (M, N).
+
+        -inf where an event has no density; never NaN or +inf.
+        """
+        ...
+
+
+@runtime_checkable
+class DifferentiableEventwiseLikelihood(EventwiseLikelihood, DifferentiableLikelihood, Protocol):
+    """An eventwise likelihood that knows the slopes of its terms."""
+
+    def per_event_with_pull(self, theta: Array) -> tuple[Array, Pull]:
+        """Return `per_event(theta)` and the pull of its slopes, (M, p) -> (M, N), Pull.
+
+        pull(g)_m = sum_i g_mi grad_theta log p(x_i|theta_m), (M, N) -> (M, p): the gradient of
+        any function of theta and of the terms whose derivative in term (m, i) is g_mi.  Events
+        without density (-inf) pull nothing.
         """
         ...
 

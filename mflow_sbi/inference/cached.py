@@ -14,10 +14,15 @@ import torch
 from torch import Tensor
 
 from mflow_sbi.errors import LikelihoodError, ShapeError
-from mflow_sbi.inference.checks import as_events, checked_gradients, checked_values
+from mflow_sbi.inference.checks import (
+    as_events,
+    checked_gradients,
+    checked_terms,
+    checked_values,
+)
 from mflow_sbi.inference.likelihood import EvaluationCount
 from mflow_sbi.inference.points import as_points
-from mflow_sbi.interfaces import Array, EncodedLikelihood, Latents, LogProbs, Parameters
+from mflow_sbi.interfaces import Array, EncodedLikelihood, Latents, LogProbs, Parameters, Pull
 
 __all__ = ["CHUNK_ROWS", "CachedLikelihood", "EncodedEvents"]
 
@@ -192,9 +197,42 @@ class CachedLikelihood:
             with torch.enable_grad():
                 values = _summed(self._events.log_densities(events, at))
             total[some] += values.detach().cpu().numpy()
-            gradients[some] += _gradient(values, at)[:, 0].double().cpu().numpy()
+            ones = torch.ones_like(values)
+            gradients[some] += _gradient(values, at, ones)[:, 0].double().cpu().numpy()
         checked_values(total, points, self._names)
         return total, checked_gradients(gradients, total, points, self._names)
+
+    def per_event(self, theta: Array) -> Array:
+        """Return latent_log_likelihood(u_i, theta_m), (M, p) -> (M, N) float64."""
+        points = self._counted(theta)
+        terms = np.empty((len(points), len(self._events)))
+        with torch.no_grad():
+            rows = self._events.as_theta(points[:, None])
+            for some, events in self._events.blocks(len(points)):
+                values = self._events.log_densities(events, rows[some])
+                terms[some, events] = values.double().cpu().numpy()
+        return checked_terms(terms, points, self._names)
+
+    def per_event_with_pull(self, theta: Array) -> tuple[Array, Pull]:
+        """Return `per_event` and the pull of its slopes, (M, p) -> (M, N), (M, N) -> (M, p).
+
+        The pull evaluates the density again, block by block, so that no graph of M x N pairs is
+        held.
+        """
+        points = as_points(theta, len(self._names))
+
+        def pull(g: Array) -> Array:
+            slopes = torch.as_tensor(g, dtype=torch.float64, device=self._events.latents.device)
+            gradients, rows = np.zeros_like(points), self._events.as_theta(points[:, None])
+            for some, events in self._events.blocks(len(points)):
+                at = rows[some].detach().requires_grad_()
+                with torch.enable_grad():
+                    values = self._events.log_densities(events, at)
+                pulled = _gradient(values, at, slopes[some, events].to(values.dtype))
+                gradients[some] += pulled[:, 0].double().cpu().numpy()
+            return checked_gradients(gradients, np.zeros(len(points)), points, self._names)
+
+        return self.per_event(points), pull
 
     def _counted(self, theta: Array) -> Array:
         """Return theta as (M, p) points, added to the counts."""
@@ -210,13 +248,12 @@ def _summed(values: LogProbs) -> Tensor:
     return values.sum(dim=1, dtype=torch.float64)
 
 
-def _gradient(values: Tensor, theta: Parameters) -> Tensor:
-    """Return d sum(values) / d theta, of the shape of theta; zero where nothing depends on it."""
+def _gradient(values: Tensor, theta: Parameters, slopes: Tensor) -> Tensor:
+    """Return d sum(slopes * values) / d theta; zero where nothing depends on theta."""
     if not values.requires_grad:
         message = (
             "latent_log_likelihood: expected values that torch can differentiate in theta, got "
             "values without a graph; evaluate it without torch.no_grad"
         )
         raise LikelihoodError(message)
-    ones = torch.ones_like(values)
-    return torch.autograd.grad(values, theta, ones, materialize_grads=True)[0]
+    return torch.autograd.grad(values, theta, slopes, materialize_grads=True)[0]

@@ -7,7 +7,13 @@ import numpy as np
 from mflow_sbi.errors import EventDataError, LikelihoodError, ShapeError
 from mflow_sbi.interfaces import Array
 
-__all__ = ["as_events", "checked_gradients", "checked_values", "require_events"]
+__all__ = [
+    "as_events",
+    "checked_gradients",
+    "checked_terms",
+    "checked_values",
+    "require_events",
+]
 
 
 def as_events(name: str, x: Array) -> Array:
@@ -58,6 +64,17 @@ def checked_values(
         )
         raise LikelihoodError(message)
     return values
+
+
+def checked_terms(terms: Array, points: Array, names: Sequence[str]) -> Array:
+    """Return the terms of N events (M, N) at points (M, p); NaN and +inf are refused.
+
+    Raises:
+        LikelihoodError: NaN or +inf; the message names the first such point.
+    """
+    worst = np.max(terms, axis=1, initial=-np.inf)
+    checked_values(worst, points, names, "log likelihood of an event")
+    return terms
 
 
 def checked_gradients(

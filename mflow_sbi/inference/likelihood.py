@@ -1,7 +1,7 @@
 """log L(theta) = sum_i log p(x_i|theta) of one set of observed events, for whole batches of theta.
 
 Likelihoods in closed form, and what a likelihood may tell about itself; the learned one is
-`cached.CachedLikelihood`.  All satisfy `interfaces.DifferentiableLikelihood`.
+`cached.CachedLikelihood`.  All satisfy `interfaces.DifferentiableEventwiseLikelihood`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,11 +11,17 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from mflow_sbi.errors import ShapeError
-from mflow_sbi.inference.checks import checked_gradients, checked_values, require_events
+from mflow_sbi.inference.checks import (
+    checked_gradients,
+    checked_terms,
+    checked_values,
+    require_events,
+)
 from mflow_sbi.inference.points import as_points
-from mflow_sbi.interfaces import Array
+from mflow_sbi.interfaces import Array, Pull
 from mflow_sbi.morphing import (
     MorphingBasis,
+    log_likelihood,
     log_likelihood_and_score_of_set,
     log_likelihood_of_set,
 )
@@ -158,6 +164,29 @@ class MorphingLikelihood:
         checked_values(values, points, self._names)
         return values, checked_gradients(gradients, values, points, self._names)
 
+    def per_event(self, theta: Array) -> Array:
+        """Return log p(x_i|theta_m) = log[w.c_i] - log[w.C], (M, p) -> (M, N)."""
+        points = as_points(theta, len(self._names))
+        terms = log_likelihood(self._basis, self._components, self._cross_section, points)
+        return checked_terms(terms, points, self._names)
+
+    def per_event_with_pull(self, theta: Array) -> tuple[Array, Pull]:
+        """Return `per_event` and the pull of its slopes, (M, p) -> (M, N), (M, N) -> (M, p).
+
+        pull(g) = sum_k dw_k [sum_i g_i c_ik / (w.c_i) - sum_i g_i C_k / (w.C)].
+        """
+        points = as_points(theta, len(self._names))
+
+        def pull(g: Array) -> Array:
+            w = self._basis.weights(points)
+            density = w @ self._components.T
+            density[density <= 0] = np.inf
+            shares = (g / density) @ self._components
+            shares -= (g.sum(axis=1) / (w @ self._cross_section))[:, None] * self._cross_section
+            return np.einsum("mkp,mk->mp", self._basis.gradient(points), shares)
+
+        return self.per_event(points), pull
+
 
 @dataclass(frozen=True)
 class FlatLikelihood:
@@ -182,3 +211,12 @@ class FlatLikelihood:
         """Return zeros, (M, p) -> (M,), (M, p)."""
         points = as_points(theta, len(self.parameter_names))
         return np.zeros(len(points)), np.zeros_like(points)
+
+    def per_event(self, theta: Array) -> Array:
+        """Return no terms, (M, p) -> (M, 0)."""
+        return np.zeros((len(as_points(theta, len(self.parameter_names))), 0))
+
+    def per_event_with_pull(self, theta: Array) -> tuple[Array, Pull]:
+        """Return no terms, and a pull to nowhere, (M, p) -> (M, 0), (M, 0) -> (M, p)."""
+        points = as_points(theta, len(self.parameter_names))
+        return self.per_event(points), lambda g: np.zeros_like(points)  # noqa: ARG005
