@@ -10,6 +10,7 @@ __all__ = [
     "EventDataError",
     "EventFileError",
     "ExpressionError",
+    "IntervalError",
     "LikelihoodError",
     "MetadataError",
     "MflowSbiError",
@@ -60,6 +61,10 @@ class ExpressionError(MflowSbiError):
 
 class LikelihoodError(MflowSbiError):
     """A likelihood is NaN or +inf at some parameter point."""
+
+
+class IntervalError(MflowSbiError):
+    """No maximum or interval can be given: unknown parameter, limits missing, no finite start."""
 
 
 class ConfigurationError(MflowSbiError):
