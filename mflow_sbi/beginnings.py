@@ -51,7 +51,7 @@ __all__ = [
 
 
 def _reference_options() -> FlowOptions:
-    return FlowOptions(layers=8, hidden=64)
+    return FlowOptions(layers=6, hidden=96)
 
 
 @dataclass(frozen=True)

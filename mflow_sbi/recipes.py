@@ -140,7 +140,9 @@ _REFERENCE_PHASE = Phase(
     trains=("reference",),
     epochs=3,
     batch_size=300,
+    learning_rate=3e-3,
     clip_norm=5.0,
+    optimiser=Muon(matrix_rate=10.0),
 )
 _DENSITY_PHASE = Phase(
     "density",

@@ -5,20 +5,28 @@ the two jet energies.  The chart takes them apart so that thin directions and ha
 coordinates of their own (P = p_a1 + p_a2, transverse vectors turned into the frame where the
 first axis is the direction of P_T):
 
-    u_1,2    P_T, as a planar vector                         the only one that turns with the event
+    u_1      azimuth of P_T, folded out: a uniform azimuth is exactly standard normal
+    u_2      log(pT of P / 1 GeV)
     u_3,4    recoil K = P_T + j1_T + j2_T, in the frame of P_T    small where momentum is conserved
-    u_5,6    j2_T, in the frame of P_T
+    u_5      log(pT of j2 / 1 GeV)
+    u_6      azimuth of j2 from the direction of S = j1_T + j2_T, folded out
     u_7      rapidity of P
     u_8      log(m_aa / 125 GeV)
     u_9,10   direction n of a1 in the rest frame of P:  n_x = exp(-(u_9^2 + u_10^2) / 2)
     u_11,12  pseudorapidities of the jets
     u_13,14  log of the jet masses in GeV
 
-Planar vectors are squashed radially, |u| = asinh(|p| / scale): no azimuth, no period, and long
-tails become short.  n_x > 0 says that a1 is the photon of larger pT; an isotropic decay makes
-u_9,10 exactly standard normal.  All 26 redundancies hold by construction, to rounding.
+The recoil is squashed radially, |u| = asinh(|K| / 25 GeV): long tails become short.  An azimuth
+phi that may be anywhere but in |phi| < phi_0 is folded out onto the line,
+
+    |phi| = phi_0 + (pi - phi_0) erf(|u| / sqrt 2),    u of the sign of phi.
+
+phi_0 = 0 for P_T; j1 is the jet of larger pT, so that cos phi_0 = min(1, |S| / (2 pT_j2)) for j2.
+n_x > 0 says that a1 is the photon of larger pT; an isotropic decay makes u_9,10 exactly standard
+normal.  All 26 redundancies and both orders hold by construction, to rounding.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Self, TypeAlias
 
@@ -34,19 +42,21 @@ from mflow_sbi.interfaces import Latents
 __all__ = ["COLLIDER_LATENTS", "ColliderChart"]
 
 COLLIDER_LATENTS = (
-    *("px_aa", "py_aa", "k_along", "k_across", "pt_j2_along", "pt_j2_across"),
+    *("azimuth_aa", "log_pt_aa", "k_along", "k_across", "log_pt_j2", "azimuth_j2"),
     *("y_aa", "log_m_aa", "decay_across", "decay_beam"),
     *("eta_j1", "eta_j2", "log_m_j1", "log_m_j2"),
 )
 """Names of the 14 latents, in order."""
 
-PAIR_SCALE, RECOIL_SCALE, JET_SCALE = 300.0, 25.0, 100.0
-"""GeV: where squashed vectors turn from linear to logarithmic; typical sizes of each."""
+RECOIL_SCALE = 25.0
+"""GeV: where the squashed recoil turns from linear to logarithmic; its typical size."""
 PAIR_MASS = 125.0
 LEAST_MASS = 1e-3
 """GeV; lighter jets are encoded at this mass, far below the resolution of any energy."""
 LEAST_COSINE = 1e-12
 """Smallest n_x encoded: photons whose order of pT is lost in noise count as equal in pT."""
+LEAST_SHARE = 1e-15
+"""Smallest share of an azimuth's range left of it that is encoded, about 8 standard deviations."""
 TINY = 1e-30
 
 Vector: TypeAlias = tuple[Tensor, Tensor, Tensor]
@@ -117,13 +127,18 @@ class ColliderChart(SpecifiedChart):
         energies, mass = numbers[12:14], numbers[14].clamp_min(LEAST_MASS)
         pair = [first + second for first, second in zip(a1, a2, strict=True)]
         pt, axis = _length_and_direction(pair[0], pair[1])
-        recoil = [pair[i] + j1[i] + j2[i] for i in (0, 1)]
+        both = [j1[i] + j2[i] for i in (0, 1)]
+        recoil = [pair[i] + both[i] for i in (0, 1)]
+        pt_j2, _ = _length_and_direction(j2[0], j2[1])
+        total, direction = _length_and_direction(both[0], both[1])
         transverse_mass = torch.hypot(mass, pt)
         return torch.stack(
             [
-                *_squashed(pair[0], pair[1], PAIR_SCALE),
+                _folded_out(torch.atan2(axis[1], axis[0]), torch.zeros_like(pt)),
+                torch.log(pt),
                 *_squashed(*_into_frame(recoil[0], recoil[1], axis), RECOIL_SCALE),
-                *_squashed(*_into_frame(j2[0], j2[1], axis), JET_SCALE),
+                torch.log(pt_j2),
+                _folded_out(_azimuth(j2, direction), _least_azimuth(total, pt_j2)),
                 torch.asinh(pair[2] / transverse_mass),
                 torch.log(mass / PAIR_MASS),
                 *_decay_latents(a1, a2, axis, pt, pair[2], mass),
@@ -136,11 +151,14 @@ class ColliderChart(SpecifiedChart):
     def point(self, u: Latents) -> Tensor:
         """Return the event with latents u in GeV, (N, 14) -> (N, n)."""
         s = u.unbind(dim=-1)
-        pair = _unsquashed(s[0], s[1], PAIR_SCALE)
-        pt, axis = _length_and_direction(*pair)
+        pt, axis = torch.exp(s[1]), _unit(_folded_back(s[0], torch.zeros_like(s[0])))
         recoil = _out_of_frame(*_unsquashed(s[2], s[3], RECOIL_SCALE), axis)
-        second = _out_of_frame(*_unsquashed(s[4], s[5], JET_SCALE), axis)
-        first = [recoil[i] - pair[i] - second[i] for i in (0, 1)]
+        both = [recoil[i] - pt * axis[i] for i in (0, 1)]
+        total, direction = _length_and_direction(both[0], both[1])
+        pt_j2 = torch.exp(s[4])
+        turn = _unit(_folded_back(s[5], _least_azimuth(total, pt_j2)))
+        second = _out_of_frame(pt_j2 * turn[0], pt_j2 * turn[1], direction)
+        first = [both[i] - second[i] for i in (0, 1)]
         mass = PAIR_MASS * torch.exp(s[7])
         a1, a2 = _photons(pt, axis, s[6], mass, s[8], s[9])
         values = _single("a1", a1, None) | _single("a2", a2, None)
@@ -196,6 +214,39 @@ def _out_of_frame(
     """Return the vector with these components along and across the axis."""
     c, s = axis
     return c * along - s * across, s * along + c * across
+
+
+# Azimuths
+
+
+def _azimuth(vector: Sequence[Tensor], axis: tuple[Tensor, Tensor]) -> Tensor:
+    """Return the angle of the vector's transverse part from the axis, in [-pi, pi]."""
+    along, across = _into_frame(vector[0], vector[1], axis)
+    return torch.atan2(across, along)
+
+
+def _unit(azimuth: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.cos(azimuth), torch.sin(azimuth)
+
+
+def _least_azimuth(total: Tensor, pt: Tensor) -> Tensor:
+    """Return how far the softer of two vectors of this sum, its length pt, is from it at least."""
+    cosine = total / (2.0 * pt)
+    bent = cosine < 1.0 - 1e-12
+    return torch.where(bent, torch.arccos(cosine.clamp_max(1.0 - 1e-12)), torch.zeros_like(pt))
+
+
+def _folded_out(azimuth: Tensor, least: Tensor) -> Tensor:
+    """Return u of an azimuth outside (-least, least); those inside count as on the border."""
+    left = (math.pi - azimuth.abs()) / (math.pi - least)
+    size = -torch.special.ndtri(0.5 * left.clamp(LEAST_SHARE, 1.0))
+    return torch.where(azimuth < 0, -size, size)
+
+
+def _folded_back(u: Tensor, least: Tensor) -> Tensor:
+    """Return the azimuth of u, in [least, pi] or [-pi, -least]."""
+    size = least + (math.pi - least) * torch.erf(u.abs() / math.sqrt(2.0))
+    return torch.where(u < 0, -size, size)
 
 
 # The photon pair

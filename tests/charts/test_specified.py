@@ -328,7 +328,8 @@ def test_every_point_of_r14_is_a_physical_event():
     assert np.isfinite(x).all()
     assert closure(x) < 1e-7
     of = {name: x[:, k] for k, name in enumerate(NAMES)}
-    assert (of["pt_a1"] >= of["pt_a2"] * (1 - 1e-12)).all()
+    for kind in ("a", "j"):
+        assert (of[f"pt_{kind}1"] >= of[f"pt_{kind}2"] * (1 - 1e-12)).all()
     for jet in ("j1", "j2"):
         p = np.hypot(of[f"pt_{jet}"], of[f"pz_{jet}"])
         assert (of[f"e_{jet}"] >= p * (1 - 1e-12)).all()
@@ -345,12 +346,14 @@ def test_the_origin_and_events_along_an_axis_are_finite():
     assert gradient.isfinite().all()
 
 
-def test_turning_an_event_turns_two_latents():
+def test_turning_an_event_moves_one_latent():
     _, units = _events()
     chart, u = _collider(), _event_latents()
     c, s = math.cos(0.7), math.sin(0.7)
     turned = u.clone()
-    turned[:, 0], turned[:, 1] = c * u[:, 0] - s * u[:, 1], s * u[:, 0] + c * u[:, 1]
+    azimuth = math.pi * torch.erf(u[:, 0] / math.sqrt(2.0)) + 0.7
+    azimuth = torch.atan2(torch.sin(azimuth), torch.cos(azimuth))
+    turned[:, 0] = math.sqrt(2.0) * torch.erfinv(azimuth / math.pi)
     x, y = (units.inverse(chart.decode(v).numpy()) for v in (u, turned))
     for name in ("a1", "a2", "j1", "j2"):
         k, m = NAMES.index(f"px_{name}"), NAMES.index(f"py_{name}")
