@@ -6,7 +6,7 @@ theta (M, 1, p) against u (N, d).  Whatever the density computes of theta alone,
 times and not M N times.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -158,6 +158,11 @@ class CachedLikelihood:
     def n_events(self) -> int:
         """Number of observed events."""
         return len(self._events)
+
+    @property
+    def event_measure(self) -> Hashable:
+        """That of this surrogate alone: its terms leave out a constant of each event."""
+        return ("latents of", id(self._events.surrogate))
 
     @property
     def observed(self) -> Mapping[str, Array]:

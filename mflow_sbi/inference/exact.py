@@ -37,7 +37,14 @@ def exact_likelihood(sample: EventSample) -> MorphingLikelihood:
         raise MissingReference(message)
     basis = MorphingBasis(np.array(morphing.exponents))
     return MorphingLikelihood(
-        sample.parameter_names, basis, components, np.array(morphing.cross_section)
+        sample.parameter_names,
+        basis,
+        components,
+        np.array(morphing.cross_section),
+        measure=morphing.measure,
+        parameter_units={
+            parameter.name: parameter.unit for parameter in sample.metadata.parameters
+        },
     )
 
 

@@ -4,7 +4,7 @@ Likelihoods in closed form, and what a likelihood may tell about itself; the lea
 `cached.CachedLikelihood`.  All satisfy `interfaces.DifferentiableEventwiseLikelihood`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -92,6 +92,9 @@ class MorphingLikelihood:
         basis: exponents of the monomials w_k(theta).
         components: density coefficients of each event, (N, K), any common unit.
         cross_section: fiducial cross section coefficients, (K,), pb.
+        measure: name of the coordinates in which the components are densities, if known;
+            likelihoods of one measure can be mixed.
+        parameter_units: unit of each parameter by name, where known.
 
     Raises:
         ShapeError: components or cross_section do not match the basis.
@@ -105,8 +108,12 @@ class MorphingLikelihood:
         basis: MorphingBasis,
         components: Array,
         cross_section: Array,
+        measure: str = "",
+        parameter_units: Mapping[str, str] | None = None,
     ) -> None:
         self._names = tuple(parameter_names)
+        self._units = dict(parameter_units or {})
+        self._measure = measure
         self._basis = basis
         self._components = np.asarray(components, dtype=np.float64)
         self._cross_section = np.asarray(cross_section, dtype=np.float64)
@@ -131,6 +138,16 @@ class MorphingLikelihood:
     def parameter_names(self) -> Sequence[str]:
         """Names of the p parameters."""
         return self._names
+
+    @property
+    def parameter_units(self) -> Mapping[str, str]:
+        """Unit of each parameter by name, where known."""
+        return self._units
+
+    @property
+    def event_measure(self) -> Hashable:
+        """The coordinates of the components; without a name, those of this likelihood alone."""
+        return f"density in {self._measure}" if self._measure else ("density of", id(self))
 
     @property
     def n_events(self) -> int:

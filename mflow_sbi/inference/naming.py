@@ -13,7 +13,16 @@ from numpy.typing import NDArray
 from mflow_sbi.errors import ConfigurationError
 from mflow_sbi.interfaces import Array
 
-__all__ = ["Columns", "HasUnits", "as_names", "distinct", "merged_units", "union_of_names"]
+__all__ = [
+    "CarriesConstraints",
+    "Columns",
+    "HasUnits",
+    "as_names",
+    "constrained_names_of",
+    "distinct",
+    "merged_units",
+    "union_of_names",
+]
 
 
 @runtime_checkable
@@ -24,6 +33,21 @@ class HasUnits(Protocol):
     def parameter_units(self) -> Mapping[str, str]:
         """Unit of each parameter by name, "1" for pure numbers; unknown ones are left out."""
         ...
+
+
+@runtime_checkable
+class CarriesConstraints(Protocol):
+    """Anything that holds constraint terms of some of its parameters."""
+
+    @property
+    def constrained_names(self) -> Sequence[str]:
+        """Names of the parameters whose constraint is inside."""
+        ...
+
+
+def constrained_names_of(part: object) -> tuple[str, ...]:
+    """Return the names of the parameters whose constraint stands in a part."""
+    return tuple(part.constrained_names) if isinstance(part, CarriesConstraints) else ()
 
 
 def as_names(names: Sequence[str], what: str) -> tuple[str, ...]:
