@@ -6,13 +6,6 @@ import numpy as np
 import pytest
 from scipy.stats import poisson
 
-from mflow_sbi.errors import (
-    ConfigurationError,
-    EventDataError,
-    LikelihoodError,
-    ParameterRangeError,
-    ShapeError,
-)
 from mflow_sbi.inference.cached import CachedLikelihood
 from mflow_sbi.inference.cross_section import CrossSection, UncertainCrossSection
 from mflow_sbi.inference.event_densities import FixedDensity, density_at
@@ -40,7 +33,7 @@ from mflow_sbi.interfaces import (
 )
 
 from .differences import central_differences
-from .toys import NAMES, QUADRATIC, BrokenSurrogate, CurvedSurrogate, LinearSurrogate
+from .toys import NAMES, QUADRATIC, CurvedSurrogate, LinearSurrogate
 
 THETA = np.random.default_rng(2).normal(scale=0.7, size=(23, 2))
 SM = np.zeros(2)
