@@ -1,1 +1,116 @@
 """Whether posteriors are what they claim: ranks, coverage, tests, repairs."""
+
+from mflow_sbi.calibration.chains import ChainSettings, SetDraws, sample_sets
+from mflow_sbi.calibration.drawing import (
+    DrawnSets,
+    draw_counted_sets,
+    draw_sets,
+    group_counted_sets,
+    group_sets,
+)
+from mflow_sbi.calibration.ensembles import (
+    EnsembleLikelihood,
+    EnsembleSets,
+    EnsembleSpread,
+    ensemble_likelihood,
+    ensemble_sets,
+    ensemble_spread,
+)
+from mflow_sbi.calibration.local_test import LocalTest, TestResult, fit_local_test
+from mflow_sbi.calibration.posteriors import GridSettings, SetPosteriors, posteriors_of_sets
+from mflow_sbi.calibration.predictive import (
+    PredictiveCheck,
+    SamplesEvents,
+    draw_replicas,
+    predictive_check,
+)
+from mflow_sbi.calibration.ranks import Ranks, ranks_of, ranks_of_draws
+from mflow_sbi.calibration.recalibration import (
+    ConformalLevels,
+    Temperature,
+    TemperedLikelihood,
+    TemperedSets,
+    fit_conformal_levels,
+    fit_temperature,
+    recalibration_from_dict,
+)
+from mflow_sbi.calibration.sets import (
+    ExpectedCount,
+    LikelihoodOfSets,
+    MorphingEventSets,
+    RateSets,
+    SeparateSets,
+    learned_sets,
+)
+from mflow_sbi.calibration.tarp import Tarp, crossfitted_means, informed_references, tarp
+from mflow_sbi.calibration.uniformity import (
+    LEVELS,
+    CalibrationReport,
+    Coverage,
+    CoverageCurve,
+    RankHistogram,
+    Uniformity,
+    calibration_report,
+    coverage,
+    coverage_curve,
+    rank_histogram,
+    uniformity,
+)
+
+__all__ = [
+    "LEVELS",
+    "CalibrationReport",
+    "ChainSettings",
+    "ConformalLevels",
+    "Coverage",
+    "CoverageCurve",
+    "DrawnSets",
+    "EnsembleLikelihood",
+    "EnsembleSets",
+    "EnsembleSpread",
+    "ExpectedCount",
+    "GridSettings",
+    "LikelihoodOfSets",
+    "LocalTest",
+    "MorphingEventSets",
+    "PredictiveCheck",
+    "RankHistogram",
+    "Ranks",
+    "RateSets",
+    "SamplesEvents",
+    "SeparateSets",
+    "SetDraws",
+    "SetPosteriors",
+    "Tarp",
+    "Temperature",
+    "TemperedLikelihood",
+    "TemperedSets",
+    "TestResult",
+    "Uniformity",
+    "calibration_report",
+    "coverage",
+    "coverage_curve",
+    "crossfitted_means",
+    "draw_counted_sets",
+    "draw_replicas",
+    "draw_sets",
+    "ensemble_likelihood",
+    "ensemble_sets",
+    "ensemble_spread",
+    "fit_conformal_levels",
+    "fit_local_test",
+    "fit_temperature",
+    "group_counted_sets",
+    "group_sets",
+    "informed_references",
+    "learned_sets",
+    "posteriors_of_sets",
+    "predictive_check",
+    "rank_histogram",
+    "ranks_of",
+    "ranks_of_draws",
+    "recalibration_from_dict",
+    "sample_sets",
+    "tarp",
+    "uniformity",
+]
