@@ -57,7 +57,10 @@ ERRORS = {
     "not numbers": (lambda: BoxPrior(NAMES, ("a", 1), (1, 1)), "expected 2 numbers"),  # type: ignore[arg-type]
     "same name twice": (lambda: NormalPrior(("a", "a"), (0, 0), (1, 1)), "distinct"),
     "one string": (lambda: NormalPrior("ab", (0, 0), (1, 1)), "list of at least one"),  # type: ignore[arg-type]
-    "unknown kind": (lambda: prior_from_dict({"kind": "flat"}), r"\['box', 'normal'\]"),
+    "unknown kind": (
+        lambda: prior_from_dict({"kind": "flat"}),
+        r"one of \['box', .*'truncated_normal'\]",
+    ),
     "missing field": (
         lambda: prior_from_dict({"kind": "normal", "parameter_names": ["a"], "mean": [0]}),
         "std",
