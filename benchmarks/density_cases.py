@@ -71,12 +71,14 @@ SIZES = {
     ),
     "medium": Size(
         (
-            Case("fom", MORPHING, "samples", 900, 10, 3, TUNED),
-            Case("fom", MORPHING, "samples", 300, 10, 3, ("paper",)),
-            Case("fom", MORPHING, "components", 300, 10, 3),
+            Case("fom", MORPHING, "samples", 900, 10, 5, TUNED),
+            Case("fom", MORPHING, "samples", 300, 10, 5, ("paper",)),
+            Case("fom", MORPHING, "components", 300, 10, 5),
+            Case("mflow", MORPHING, "components", 300, 10, 1, TUNED, IMPLICIT),
             Case("fom", MORPHING, "score", 300, 12, 1, TUNED),
-            Case("mflow", MORPHING, "components", 300, 12, 1, TUNED, IMPLICIT),
             Case("fom", RESIDUAL, "samples", 300, 8, 1, TUNED, label="fom_residual"),
+            Case("nre", {}, "samples", 300, 8, 1, TUNED, SYMMETRIES),
+            Case("alices", {}, "components", 300, 8, 1, TUNED, SYMMETRIES),
             Case("fom", FLOW, "samples", 300, 8, 1, TUNED, label="fom_flow"),
         ),
         50,
