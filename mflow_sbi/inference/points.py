@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from mflow_sbi.errors import ShapeError
+from mflow_sbi.errors import ConfigurationError, ShapeError
+from mflow_sbi.inference.naming import constrained_names_of
 from mflow_sbi.interfaces import (
     Array,
     DifferentiableLikelihood,
@@ -32,6 +33,7 @@ def common_names(likelihood: Likelihood, prior: Prior) -> tuple[str, ...]:
 
     Raises:
         ShapeError: they have other names or another order.
+        ConfigurationError: the constraint of a nuisance stands in both, and would count twice.
     """
     names = tuple(likelihood.parameter_names)
     if names != tuple(prior.parameter_names):
@@ -40,6 +42,14 @@ def common_names(likelihood: Likelihood, prior: Prior) -> tuple[str, ...]:
             f"{list(names)} and {list(prior.parameter_names)}"
         )
         raise ShapeError(message)
+    within = constrained_names_of(likelihood)
+    twice = [name for name in constrained_names_of(prior) if name in within]
+    if twice:
+        message = (
+            f"the constraint of {twice} stands in the likelihood and in the prior and would count "
+            "twice; leave it in the prior (Bayesian), or in the likelihood with another prior"
+        )
+        raise ConfigurationError(message)
     return names
 
 
