@@ -117,7 +117,8 @@ class CrossSection:
 
     def error(self, theta: Array) -> Array:
         """Return the Monte Carlo error of sigma(theta), pb, (M, p) -> (M,)."""
-        return self.error_and_gradient(theta)[0]
+        weights = self._basis.weights(as_points(theta, len(self._names)))
+        return np.sqrt(np.square(weights) @ self._variances)
 
     def error_and_gradient(self, theta: Array) -> tuple[Array, Array]:
         """Return err(theta) = [sum_k w_k^2 err_k^2]^1/2 and its gradient, (M,), (M, p)."""
@@ -159,7 +160,9 @@ class UncertainCrossSection:
 
     def __call__(self, theta: Array) -> Array:
         """Return sigma exp(nu err / sigma), pb, (M, p + 1) -> (M,)."""
-        return self.value_and_gradient(theta)[0]
+        points = as_points(theta, len(self._names))
+        sigma, error = self._sigma(points[:, :-1]), self._sigma.error(points[:, :-1])
+        return sigma * np.exp(points[:, -1] * error / sigma)
 
     def value_and_gradient(self, theta: Array) -> tuple[Array, Array]:
         """Return sigma exp(nu err / sigma) and its gradient, pb, (M,), (M, p + 1)."""

@@ -21,6 +21,7 @@ The gradient needs no (M, N, p) numbers: with q_ci = p_ci / lambda_i,
 
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -34,7 +35,7 @@ from mflow_sbi.interfaces import Array, DifferentiableEventwiseLikelihood, Pull
 
 __all__ = ["Component", "HasEventMeasure", "HasWeights", "Mixture", "measure_of"]
 
-_BLOCK_NUMBERS = 2**20  # pairs of a point and an event held at a time
+_BLOCK_NUMBERS = 2**18  # pairs of a point and an event held at a time
 
 
 @runtime_checkable
@@ -169,10 +170,13 @@ class Mixture:
 
     def log_intensity(self, points: Array, yields: Array) -> Array:
         """Return log lambda(x_i|theta_m), (M, p), (M, C) -> (M, N)."""
-        total = np.full((len(points), self.n_events), -np.inf)
-        for terms, log_yield in zip(self._terms(points), _logs(yields).T, strict=True):
-            np.logaddexp(total, log_yield[:, None] + terms, out=total)
-        return total
+        logs = (
+            shape.per_event(columns.of(points)) + log_yield[:, None]
+            for shape, columns, log_yield in zip(
+                self.shapes, self._of_shape, _logs(yields).T, strict=True
+            )
+        )
+        return reduce(np.logaddexp, logs)
 
     def log_intensity_with_pull(
         self, points: Array, yields: Array, slopes: Array
@@ -186,7 +190,7 @@ class Mixture:
             strict=True,
         )
         logs = [term + log[:, None] for term, log in zip(terms, _logs(yields).T, strict=True)]
-        total = np.logaddexp.reduce(logs, axis=0)
+        total = reduce(np.logaddexp, logs)
 
         def pull(g: Array) -> Array:
             gradient = np.zeros_like(points)
@@ -200,10 +204,6 @@ class Mixture:
             return gradient
 
         return total, pull
-
-    def _terms(self, points: Array) -> Iterator[Array]:
-        for shape, columns in zip(self.shapes, self._of_shape, strict=True):
-            yield shape.per_event(columns.of(points))
 
 
 def _logs(yields: Array) -> Array:
