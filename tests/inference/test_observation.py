@@ -97,6 +97,9 @@ def observations(
             )
         ),
         "fraction": ShapeLikelihood(fraction),
+        "free background, shape": ShapeLikelihood(
+            (Component("signal", exact, FixedYield(40.0)), standard), weights
+        ),
         "mixture of mixtures": ShapeLikelihood(
             (Component("inner", ShapeLikelihood(fraction)), Component("signal", exact)), weights
         ),
@@ -113,6 +116,7 @@ CASES = (
     "background",
     "everything",
     "fraction",
+    "free background, shape",
     "mixture of mixtures",
     "learned",
     "rate",
@@ -253,7 +257,7 @@ def test_weights_of_one_change_nothing(observation: DifferentiableLikelihood) ->
 
 def test_shape_is_eventwise(observations: dict[str, DifferentiableLikelihood]) -> None:
     """Its terms, weighted, sum to it; the pull of the weights is the gradient."""
-    for name in ("shape", "fraction", "mixture of mixtures"):
+    for name in ("shape", "fraction", "free background, shape", "mixture of mixtures"):
         shape = observations[name]
         assert isinstance(shape, DifferentiableEventwiseLikelihood)
         assert isinstance(shape, ShapeLikelihood)
@@ -296,6 +300,29 @@ def test_negative_yields_are_impossible(exact: MorphingLikelihood) -> None:
         for values in (likelihood(points), likelihood.value_and_gradient(points)[0]):
             assert np.isneginf(values).tolist() == [False, True]
         assert not likelihood.value_and_gradient(points)[1][1].any()
+
+
+def test_terms_of_negative_fractions_are_impossible(
+    observations: dict[str, DifferentiableLikelihood],
+) -> None:
+    fraction = observations["fraction"]
+    assert isinstance(fraction, ShapeLikelihood)
+    points = np.array([[0.0, 0.0, f] for f in (0.2, -0.1, 1.2)])
+    for terms in (fraction.per_event(points), fraction.per_event_with_pull(points)[0]):
+        assert np.isneginf(terms).all(axis=1).tolist() == [False, True, True]
+        assert np.isneginf(terms).any(axis=1).tolist() == [False, True, True]
+
+
+def test_an_event_that_nothing_explains_is_impossible(quadratic: tuple[Array, Array]) -> None:
+    components, cross_section = quadratic
+    rows = np.vstack([components, 0 * components[:1]])
+    exact = MorphingLikelihood(NAMES, QUADRATIC, rows, cross_section)
+    both = ExtendedLikelihood(
+        (Component("s", exact, FreeYield("s")), Component("b", density_at(exact, SM)))
+    )
+    values, gradients = both.value_and_gradient(_points(both.parameter_names))
+    assert np.isneginf(values).all()
+    assert not gradients.any()
 
 
 def test_all_yields_zero(exact: MorphingLikelihood) -> None:
