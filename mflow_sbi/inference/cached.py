@@ -20,7 +20,8 @@ from mflow_sbi.inference.checks import (
     checked_terms,
     checked_values,
 )
-from mflow_sbi.inference.likelihood import EvaluationCount
+from mflow_sbi.inference.likelihood import EvaluationCount, OwnMeasure
+from mflow_sbi.inference.naming import HasUnits
 from mflow_sbi.inference.points import as_points
 from mflow_sbi.interfaces import Array, EncodedLikelihood, Latents, LogProbs, Parameters, Pull
 
@@ -162,7 +163,13 @@ class CachedLikelihood:
     @property
     def event_measure(self) -> Hashable:
         """That of this surrogate alone: its terms leave out a constant of each event."""
-        return ("latents of", id(self._events.surrogate))
+        return OwnMeasure(self._events.surrogate)
+
+    @property
+    def parameter_units(self) -> Mapping[str, str]:
+        """Unit of each parameter by name, where the surrogate knows them."""
+        surrogate = self._events.surrogate
+        return surrogate.parameter_units if isinstance(surrogate, HasUnits) else {}
 
     @property
     def observed(self) -> Mapping[str, Array]:

@@ -32,6 +32,7 @@ __all__ = [
     "FlatLikelihood",
     "MorphingLikelihood",
     "ObservedData",
+    "OwnMeasure",
 ]
 
 
@@ -79,6 +80,34 @@ class ObservedData(Protocol):
     def observed(self) -> Mapping[str, Array]:
         """Arrays with one row per observed event."""
         ...
+
+
+class OwnMeasure:
+    """What the terms of one owner are densities of: equal for the same owner only.
+
+    Args:
+        owner: a likelihood or surrogate that leaves out constants of the events nobody else knows.
+
+    Example:
+        >>> one, other = FlatLikelihood(("c",)), FlatLikelihood(("c",))
+        >>> OwnMeasure(one) == OwnMeasure(one), OwnMeasure(one) == OwnMeasure(other)
+        (True, False)
+    """
+
+    def __init__(self, owner: object) -> None:
+        self._owner = owner
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether both are of the same owner."""
+        return isinstance(other, OwnMeasure) and self._owner is other._owner
+
+    def __hash__(self) -> int:
+        """Return a number of the owner."""
+        return id(self._owner)
+
+    def __repr__(self) -> str:
+        """Return words for messages."""
+        return f"that of one {type(self._owner).__name__} alone"
 
 
 class MorphingLikelihood:
@@ -147,7 +176,7 @@ class MorphingLikelihood:
     @property
     def event_measure(self) -> Hashable:
         """The coordinates of the components; without a name, those of this likelihood alone."""
-        return f"density in {self._measure}" if self._measure else ("density of", id(self))
+        return f"density in {self._measure}" if self._measure else OwnMeasure(self)
 
     @property
     def n_events(self) -> int:

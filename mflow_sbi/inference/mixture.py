@@ -28,7 +28,7 @@ import numpy as np
 from scipy.special import xlogy
 
 from mflow_sbi.errors import ConfigurationError, ShapeError
-from mflow_sbi.inference.likelihood import ObservedData
+from mflow_sbi.inference.likelihood import ObservedData, OwnMeasure
 from mflow_sbi.inference.naming import Columns, distinct, union_of_names
 from mflow_sbi.inference.rates import FixedYield, Rate
 from mflow_sbi.interfaces import Array, DifferentiableEventwiseLikelihood, Pull
@@ -52,7 +52,7 @@ def measure_of(likelihood: object) -> Hashable:
     """Return what the terms of a likelihood are densities of; of itself alone if it is silent."""
     if isinstance(likelihood, HasEventMeasure):
         return likelihood.event_measure
-    return ("density of", id(likelihood))
+    return OwnMeasure(likelihood)
 
 
 @runtime_checkable

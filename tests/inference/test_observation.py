@@ -359,6 +359,10 @@ def test_tells_ranges_units_and_events(exact: MorphingLikelihood, observed: Arra
     spent = likelihood.evaluations
     assert (spent.points, spent.outside_training_range) == (3, 1)
     assert likelihood.parameter_units == {"s": "1"}
+    surrogate = LinearSurrogate()
+    surrogate.parameter_units = {"CWL2": "TeV^-2"}  # pyright: ignore[reportAttributeAccessIssue]
+    learned = CachedLikelihood(surrogate, observed)
+    assert ShapeLikelihood((Component("s", learned),)).parameter_units == {"CWL2": "TeV^-2"}
     assert set(likelihood.observed) == {"x"}
     assert set(ShapeLikelihood((Component("s", exact),), np.ones(60)).observed) == {
         "components",
