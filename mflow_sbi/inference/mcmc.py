@@ -1,11 +1,13 @@
-r"""Draws from p(theta|x) by affine-invariant ensembles (emcee), started from the prior.
+r"""Draws from p(theta|x) by affine-invariant ensembles (emcee), kept in a file if wanted.
 
-Several ensembles are run, independent of one another; each steps half of its walkers with one call
-of the likelihood.  Two kinds of proposal alternate: stretch moves (Goodman and Weare, 2010) and
-differential evolution along differences of two other walkers (ter Braak, 2006; Nelson et al.,
-2014), now and then by the whole difference, which carries walkers from one mode to another.  The
-snooker move of emcee 3.1.6 is not used: it does not leave the target invariant (a unit normal
-comes out with variance 0.91).
+Several ensembles are run, independent of one another.  Proposals alternate between stretch moves
+(Goodman and Weare, 2010), differential evolution along differences of two other walkers (ter
+Braak, 2006; Nelson et al., 2014), now and then by the whole difference, which carries walkers from
+one mode to another, and jumps to points drawn from a fixed density fitted to weighted prior draws
+(`JumpDensity`; Metropolis-Hastings corrects for it).  Without jumps the last walker in a mode of
+no weight never leaves it: no two other walkers differ by the way out.  The snooker move of emcee
+3.1.6 is not offered: it does not leave the target invariant (a unit normal comes out with variance
+0.91).
 
 Walkers of one ensemble help one another and are not independent chains.  So R-hat compares
 ensembles, never walkers: all walkers of an ensemble, in order of steps, are one chain.  The
@@ -16,243 +18,377 @@ References:
     emcee: The MCMC Hammer (Foreman-Mackey et al., 2013), arXiv:1202.3665.
 """
 
-from collections.abc import Callable, Mapping
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import emcee
 import numpy as np
-from emcee.moves import DEMove, Move, StretchMove
+from emcee.backends import Backend, HDFBackend
+from emcee.moves import DEMove, KDEMove, MHMove, Move, StretchMove, WalkMove
 
 from mflow_sbi.errors import ConfigurationError, SamplingError
-from mflow_sbi.inference.likelihood import CountsEvaluations, EvaluationCount, ObservedData
-from mflow_sbi.inference.points import common_names, log_joint
-from mflow_sbi.inference.priors import RecordedPrior
-from mflow_sbi.inference.result import Diagnostics, InferenceData, build_posterior, rank_r_hat
-from mflow_sbi.interfaces import Array, Likelihood
+from mflow_sbi.inference.convergence import autocorrelation_time, chain_complaints
+from mflow_sbi.inference.exploration import Exploration, JumpDensity
+from mflow_sbi.inference.likelihood import ObservedData
+from mflow_sbi.inference.prior_fields import RecordedPrior
+from mflow_sbi.inference.result import Diagnostics, InferenceData, rank_r_hat
+from mflow_sbi.inference.sampling import (
+    Draws,
+    Problem,
+    require_at_least,
+    sample_posterior,
+    unheard,
+)
+from mflow_sbi.interfaces import Array, Likelihood, Progress
 
-__all__ = ["McmcSettings", "autocorrelation_time", "sample_posterior"]
+__all__ = ["MOVES", "EmceeSampler", "McmcSettings", "sample_posterior"]
 
-_STARTING_ROUNDS = 100
-_SOKAL_WINDOW = 5.0  # the autocorrelation function is summed up to this many tau
-_MAX_R_HAT = 1.01  # both limits: Vehtari et al., 2021
-_MIN_EFFECTIVE_DRAWS = 400.0
 _MIN_ACCEPTANCE = 0.05
+_EXPLORED_PER_WALKER = 64  # prior draws; as many evaluations as 16 steps of 4 ensembles
+_STEPS_PER_WRITING = 25
+_PROBES = 16  # stored points at which a resumed likelihood must have its stored values
+_SAME = 1e-5  # relative; networks in float32 on another number of threads differ by less
 
-Progress = Callable[[int, int], None]
+
+def _jump_move(density: JumpDensity) -> Move:
+    """Return the Metropolis-Hastings move that proposes draws from a fixed density."""
+
+    def propose(points: Array, random: np.random.RandomState) -> tuple[Array, Array]:  # noqa: NPY002
+        rng = np.random.Generator(random._bit_generator)  # noqa: SLF001 (one stream for both)
+        proposed = density.sample(len(points), rng)
+        return proposed, density.log_prob(points) - density.log_prob(proposed)
+
+    return MHMove(propose)
+
+
+MOVES: Mapping[str, Callable[[JumpDensity], Move]] = {
+    "stretch": lambda density: StretchMove(),  # noqa: ARG005
+    "differential_evolution": lambda density: DEMove(),  # noqa: ARG005
+    "whole_difference": lambda density: DEMove(gamma0=1.0),  # noqa: ARG005
+    "jump": _jump_move,
+    "walk": lambda density: WalkMove(),  # noqa: ARG005
+    "kde": lambda density: KDEMove(),  # noqa: ARG005
+}
+"""Proposals by name; all but `jump` see only where the other walkers are."""
+
+_MIXTURE = (
+    ("stretch", 0.35),
+    ("differential_evolution", 0.4),
+    ("whole_difference", 0.1),
+    ("jump", 0.15),
+)
 
 
 @dataclass(frozen=True)
-class McmcSettings:
-    """How long and how wide to sample.
+class EmceeSampler:
+    """Ensembles of walkers that propose moves from each other's places (emcee).
 
     Args:
         ensembles: independent ensembles; R-hat compares them.
         walkers: walkers per ensemble, at least 8 and twice the number of parameters.
         burn_in: steps discarded at the start of every ensemble.
         steps: steps kept.
+        moves: names of `MOVES` and their shares.
 
     Raises:
-        ConfigurationError: a number below its smallest sensible value.
+        ConfigurationError: a number below its smallest sensible value, or an unknown move.
+
+    Example:
+        >>> from mflow_sbi.inference import FlatLikelihood, NormalPrior, draws_of
+        >>> sampler = EmceeSampler(ensembles=2, walkers=16, burn_in=50, steps=100)
+        >>> posterior = sampler.sample(FlatLikelihood(("c",)), NormalPrior(("c",), (3,), (1,)), 1)
+        >>> draws_of(posterior).shape
+        (3200, 1)
     """
 
     ensembles: int = 4
     walkers: int = 32
     burn_in: int = 300
     steps: int = 700
+    moves: tuple[tuple[str, float], ...] = _MIXTURE
 
     def __post_init__(self) -> None:
-        for name, least in (("ensembles", 2), ("walkers", 1), ("burn_in", 0), ("steps", 4)):
-            if getattr(self, name) < least:
-                message = f"mcmc {name}: expected at least {least}, got {getattr(self, name)}"
+        least = {"ensembles": 2, "walkers": 1, "burn_in": 0, "steps": 4}
+        require_at_least("emcee", self, least)
+        for name, share in self.moves:
+            if name not in MOVES or not share > 0:
+                message = (
+                    f"emcee moves: expected names among {sorted(MOVES)} with positive shares, "
+                    f"got {name!r} with {share}"
+                )
                 raise ConfigurationError(message)
+        if not self.moves:
+            message = f"emcee moves: expected at least one of {sorted(MOVES)}, got none"
+            raise ConfigurationError(message)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return {"kind": "emcee", ...}, moves as {name: share}."""
+        return {"kind": "emcee", **asdict(self), "moves": dict(self.moves)}
 
-def sample_posterior(
-    likelihood: Likelihood,
-    prior: RecordedPrior,
-    settings: McmcSettings,
-    seed: int,
-    progress: Progress | None = None,
-    attributes: Mapping[str, Any] | None = None,
-) -> InferenceData:
-    """Return draws from p(theta|x) proportional to L(theta) p(theta), with diagnostics.
+    def sample(
+        self,
+        likelihood: Likelihood,
+        prior: RecordedPrior,
+        seed: int,
+        progress: Progress | None = None,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> InferenceData:
+        """Return draws with diagnostics; see `Sampler.sample`.
 
-    The same seed gives the same draws, bit for bit.  Poor convergence raises nothing and warns of
-    nothing: it is written in the attribute `diagnostics` (see `diagnostics_of`).
+        Raises:
+            SamplingError: too few walkers, or too few prior draws with a finite posterior.
+            ShapeError: likelihood and prior are not of the same parameters.
+            LikelihoodError: the likelihood is NaN or +inf somewhere.
+        """
+        problem = self._problem(likelihood, prior)
+        exploration = self._explore(problem, seed)
+        backends = [Backend() for _ in range(self.ensembles)]
+        return self._run(problem, exploration, backends, seed, progress, attributes)
 
-    Args:
-        likelihood: log-likelihood of the observed events, whole batches of points.
-        prior: prior on the same parameters; starting points are drawn from it.
-        settings: ensembles, walkers and steps.
-        seed: of the starting points and of all moves.
-        progress: called with (steps done, all steps).
-        attributes: stored with the draws: recipe, digests of the files used, ...
+    def sample_resumably(
+        self,
+        likelihood: Likelihood,
+        prior: RecordedPrior,
+        seed: int,
+        chain_file: Path | str,
+        progress: Progress | None = None,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> InferenceData:
+        """Return what `sample` does, bit for bit, keeping all steps in an HDF5 file on the way.
 
-    Raises:
-        SamplingError: too few walkers, or no prior draw with a finite posterior.
-        ShapeError: likelihood and prior are not of the same parameters.
-        LikelihoodError: the likelihood is NaN or +inf somewhere.
-    """
-    names = common_names(likelihood, prior)
-    fewest = max(8, 2 * len(names))
-    if settings.walkers < fewest:
-        message = (
-            f"expected at least {fewest} walkers for {len(names)} parameters, got "
-            f"{settings.walkers}; an ensemble with fewer cannot move in all directions"
+        If the file exists, sampling goes on from its last step.  More `steps` than the file was
+        begun with make the chain longer; everything else must be the same.
+
+        Args:
+            likelihood: as in `sample`.
+            prior: as in `sample`.
+            seed: as in `sample`.
+            chain_file: HDF5 file of all ensembles, made if absent.
+            progress: as in `sample`; steps in the file count as done.
+            attributes: as in `sample`.
+
+        Raises:
+            SamplingError: the file is of another posterior, seed or sampler, or cannot be read.
+        """
+        problem = self._problem(likelihood, prior)
+        file = _ChainFile(Path(chain_file))
+        exploration = file.exploration(problem, self._identity(problem, seed))
+        if exploration is None:
+            exploration = self._explore(problem, seed)
+            file.begin(exploration, self._identity(problem, seed))
+        backends = [file.backend(k) for k in range(self.ensembles)]
+        return self._run(problem, exploration, backends, seed, progress, attributes)
+
+    def _problem(self, likelihood: Likelihood, prior: RecordedPrior) -> Problem:
+        problem = Problem(likelihood, prior)
+        fewest = max(8, 2 * len(problem.names))
+        if self.walkers < fewest:
+            message = (
+                f"expected at least {fewest} walkers for {len(problem.names)} parameters, got "
+                f"{self.walkers}; an ensemble with fewer cannot move in all directions"
+            )
+            raise SamplingError(message)
+        return problem
+
+    def _explore(self, problem: Problem, seed: int) -> Exploration:
+        n = _EXPLORED_PER_WALKER * self.walkers
+        return problem.explore(n, self.walkers, self._seeds(seed)[-1])
+
+    def _seeds(self, seed: int) -> list[np.random.SeedSequence]:
+        """Return seeds of the ensembles and, last, of the exploration."""
+        return np.random.SeedSequence(seed).spawn(self.ensembles + 1)
+
+    def _identity(self, problem: Problem, seed: int) -> dict[str, Any]:
+        """Return what a chain file and its resumption must have in common."""
+        likelihood, digest = problem.likelihood, hashlib.sha256()
+        if isinstance(likelihood, ObservedData):
+            for name, rows in likelihood.observed.items():
+                digest.update(name.encode() + np.ascontiguousarray(rows).tobytes())
+        return {
+            "sampler": {k: v for k, v in self.to_dict().items() if k != "steps"},
+            "prior": problem.prior.to_dict(),
+            "seed": seed,
+            "parameters": list(problem.names),
+            "observed events": [likelihood.n_events, digest.hexdigest()],
+        }
+
+    def _run(
+        self,
+        problem: Problem,
+        exploration: Exploration,
+        backends: list[Backend],
+        seed: int,
+        progress: Progress | None,
+        attributes: Mapping[str, Any] | None,
+    ) -> InferenceData:
+        total, tell = self.burn_in + self.steps, unheard(progress)
+        runs = []
+        for k, (seeds, backend) in enumerate(zip(self._seeds(seed), backends, strict=False)):
+
+            def advance(step: int, done_before: int = k * total) -> None:
+                tell(done_before + step, self.ensembles * total)
+
+            self._advance(problem, exploration, seeds, backend, advance)
+            kept = (np.asarray(x)[:total] for x in (backend.get_chain(), backend.get_log_prob()))
+            runs.append(tuple(kept))
+        points, log_joint = (np.stack(parts) for parts in zip(*runs, strict=True))
+        before = max(self.burn_in - 1, 0)
+        moved = np.any(np.diff(points[:, before:], axis=1) != 0, axis=-1).mean(axis=(1, 2))
+        points = points[:, self.burn_in :]
+        draws = Draws(points, log_joint[:, self.burn_in :], _diagnose(points, moved))
+        return problem.posterior(draws, exploration, self, seed, attributes)
+
+    def _advance(
+        self,
+        problem: Problem,
+        exploration: Exploration,
+        seeds: np.random.SeedSequence,
+        backend: Backend,
+        advance: Callable[[int], None],
+    ) -> None:
+        """Bring one ensemble from where its backend stands to its last step."""
+        rng = np.random.default_rng(seeds)
+        start, log_joint = exploration.starts(self.walkers, rng)
+        density = exploration.jumps(rng)
+        generator = np.random.RandomState(seeds.generate_state(4))  # noqa: NPY002 (emcee's kind)
+        sampler = emcee.EnsembleSampler(
+            self.walkers,
+            start.shape[1],
+            problem.log_joint,
+            moves=[(MOVES[name](density), share) for name, share in self.moves],
+            vectorize=True,
+            backend=backend,
         )
-        raise SamplingError(message)
-    before = likelihood.evaluations if isinstance(likelihood, CountsEvaluations) else None
-
-    def log_posterior(points: Array) -> Array:
-        return log_joint(likelihood, prior, points)
-
-    per_ensemble = settings.burn_in + settings.steps
-    runs = []
-    for k, seeds in enumerate(np.random.SeedSequence(seed).spawn(settings.ensembles)):
-
-        def advance(step: int, done_before: int = k * per_ensemble) -> None:
-            if progress is not None:
-                progress(done_before + step, settings.ensembles * per_ensemble)
-
-        runs.append(_run_ensemble(log_posterior, prior, settings, seeds, advance))
-    draws, lp, acceptance = (np.stack(parts) for parts in zip(*runs, strict=True))
-    diagnostics = _diagnose(draws, acceptance, likelihood, before)
-    records = {
-        **(attributes or {}),
-        "seed": seed,
-        "mcmc": asdict(settings),
-        "n_events": likelihood.n_events,
-        "version": version("mflow_sbi"),
-    }
-    observed = likelihood.observed if isinstance(likelihood, ObservedData) else {}
-    return build_posterior(names, draws, lp, diagnostics, prior.to_dict(), observed, records)
+        # Without emcee's wrapper, which prints every exception with its traceback.
+        sampler.log_prob_fn = problem.log_joint  # pyright: ignore[reportAttributeAccessIssue]
+        done, total = int(backend.iteration), self.burn_in + self.steps
+        state = emcee.State(start, log_prob=log_joint, random_state=generator.get_state())
+        if done:
+            state = backend.get_last_sample()
+            advance(min(done, total))
+        if done >= total:
+            return
+        steps = sampler.sample(state, iterations=total - done, skip_initial_state_check=True)
+        try:
+            for step, _ in enumerate(steps, start=done + 1):
+                advance(step)
+        finally:
+            if isinstance(backend, _FileBackend):
+                backend.write()
 
 
-def autocorrelation_time(chains: Array) -> float:
-    r"""Return tau = 1 + 2 sum_{t=1}^{W} rho_t, W the smallest lag with W >= 5 tau(W).
-
-    rho_t is the autocorrelation at lag t about the mean of all walkers, averaged over walkers; a
-    walker that stays aside therefore lengthens tau.
-
-    Args:
-        chains: one parameter, (steps, walkers).
-
-    Returns:
-        Integrated autocorrelation time in steps, at least 1; the number of steps if nothing moved.
-
-    References:
-        Monte Carlo methods in statistical mechanics (Sokal, 1996), section 3.
-
-    Example:
-        >>> white = np.random.default_rng(1).normal(size=(1000, 16))
-        >>> round(autocorrelation_time(white))
-        1
-    """
-    steps = len(chains)
-    away = chains - chains.mean()
-    power = np.abs(np.fft.rfft(away, n=2 * steps, axis=0)) ** 2
-    covariance = np.fft.irfft(power, n=2 * steps, axis=0)[:steps].mean(axis=1)
-    if covariance[0] <= 0:
-        return float(steps)
-    taus = 2.0 * np.cumsum(covariance / covariance[0]) - 1.0
-    closed = np.arange(steps) >= _SOKAL_WINDOW * taus
-    window = int(np.argmax(closed)) if closed.any() else steps - 1
-    return float(np.clip(taus[window], 1.0, steps))
+McmcSettings = EmceeSampler
 
 
-def _moves() -> list[tuple[Move, float]]:
-    """Return proposals and their shares."""
-    return [(StretchMove(), 0.4), (DEMove(), 0.45), (DEMove(gamma0=1.0), 0.15)]
+class _FileBackend(HDFBackend):
+    """emcee's file of one ensemble, written every 25 steps: one at a time costs 3 ms each."""
+
+    def __init__(self, path: Path, ensemble: int) -> None:
+        super().__init__(str(path), name=f"ensemble_{ensemble}", dtype=np.float64)
+        self._waiting: list[tuple[Array, Array, Array]] = []
+        self._random: Sequence[Any] = ()
+
+    def save_step(self, state: emcee.State, accepted: Array) -> None:
+        """Keep a step, and write when enough have come together."""
+        self._waiting.append((np.array(state.coords), np.array(state.log_prob), accepted))
+        self._random = state.random_state or ()
+        if len(self._waiting) == _STEPS_PER_WRITING:
+            self.write()
+
+    def write(self) -> None:
+        """Write the steps that wait, the count of steps last."""
+        if not self._waiting:
+            return
+        points, log_joint, accepted = (np.stack(x) for x in zip(*self._waiting, strict=True))
+        with _opened(self, "a") as file:
+            group = file[self.name]
+            first = group.attrs["iteration"]
+            last = first + len(points)
+            group["chain"][first:last] = points
+            group["log_prob"][first:last] = log_joint
+            group["accepted"][:] += accepted.sum(axis=0)
+            for k, part in enumerate(self._random):
+                group.attrs[f"random_state_{k}"] = part
+            group.attrs["iteration"] = last
+        self._waiting = []
 
 
-def _run_ensemble(
-    log_posterior: Callable[[Array], Array],
-    prior: RecordedPrior,
-    settings: McmcSettings,
-    seeds: np.random.SeedSequence,
-    advance: Callable[[int], None],
-) -> tuple[Array, Array, float]:
-    """Return draws (steps, walkers, p), their log posterior and the share of accepted moves."""
-    rng = np.random.default_rng(seeds)
-    start, lp = _starting_points(log_posterior, prior, settings.walkers, rng)
-    generator = np.random.RandomState(seeds.generate_state(4))  # noqa: NPY002 (emcee's own kind)
-    sampler = emcee.EnsembleSampler(
-        settings.walkers, start.shape[1], log_posterior, moves=_moves(), vectorize=True
-    )
-    # Without emcee's wrapper, which prints every exception with its traceback.
-    sampler.log_prob_fn = log_posterior  # pyright: ignore[reportAttributeAccessIssue]
-    state = emcee.State(start, log_prob=lp, random_state=generator.get_state())
-    burn_in = sampler.sample(state, iterations=settings.burn_in, store=False)
-    for step, state in enumerate(burn_in, start=1):  # noqa: B007 (the last state goes on)
-        advance(step)
-    kept = sampler.sample(state, iterations=settings.steps, skip_initial_state_check=True)
-    for step, _ in enumerate(kept, start=settings.burn_in + 1):
-        advance(step)
-    acceptance = float(np.mean(sampler.acceptance_fraction))
-    return np.asarray(sampler.get_chain()), np.asarray(sampler.get_log_prob()), acceptance
+class _ChainFile:
+    """The HDF5 file of a chain: what it is of, its exploration, and a backend per ensemble."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._root = HDFBackend(str(path))
+
+    def backend(self, ensemble: int) -> Backend:
+        return _FileBackend(self._path, ensemble)
+
+    def begin(self, exploration: Exploration, identity: Mapping[str, Any]) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with _opened(self._root, "w") as file:
+            file["explored_points"] = exploration.points
+            file["explored_log_joint"] = exploration.log_joint
+            file.attrs["identity"] = json.dumps(identity)
+
+    def exploration(self, problem: Problem, identity: Mapping[str, Any]) -> Exploration | None:
+        """Return the exploration the chain began with; None if there is no file.
+
+        Raises:
+            SamplingError: the file is of something else.
+        """
+        if not self._path.exists():
+            return None
+        try:
+            with _opened(self._root, "r") as file:
+                stored: dict[str, Any] = json.loads(file.attrs["identity"])
+                points, values = (file[f"explored_{x}"][:] for x in ("points", "log_joint"))
+        except (OSError, KeyError, ValueError) as error:
+            message = (
+                f"{self._path}: expected a chain written by `sample_resumably`, cannot read it "
+                f"({error}); remove it, or choose another file"
+            )
+            raise SamplingError(message) from error
+        wanted = json.loads(json.dumps(identity))
+        other = [name for name in wanted if stored.get(name) != wanted[name]]
+        if not other and not _agree(problem.log_joint(points[:_PROBES]), values[:_PROBES]):
+            other = ["likelihood"]
+        if other:
+            message = (
+                f"{self._path}: holds a chain of another {', '.join(other)}; remove it, or choose "
+                "another file"
+            )
+            raise SamplingError(message)
+        return Exploration(problem.prior, points, values)
 
 
-def _starting_points(
-    log_posterior: Callable[[Array], Array],
-    prior: RecordedPrior,
-    walkers: int,
-    rng: np.random.Generator,
-) -> tuple[Array, Array]:
-    """Return prior draws (walkers, p) and their finite log posterior; others are drawn again."""
-    points = prior.sample(walkers, rng)
-    lp = log_posterior(points)
-    for _ in range(_STARTING_ROUNDS):
-        vanishing = ~np.isfinite(lp)
-        if not vanishing.any():
-            return points, lp
-        points[vanishing] = prior.sample(int(vanishing.sum()), rng)
-        lp[vanishing] = log_posterior(points[vanishing])
-    message = (
-        f"no finite starting points for {walkers} walkers in {_STARTING_ROUNDS} draws each from "
-        "the prior; the likelihood vanishes where the prior lives: check units, the selection of "
-        "the observed events, and the prior"
-    )
-    raise SamplingError(message)
+def _opened(backend: HDFBackend, mode: str) -> Any:  # noqa: ANN401 (h5py's types are too wide)
+    return backend.open(mode)
 
 
-def _diagnose(
-    draws: Array, acceptance: Array, likelihood: Likelihood, before: EvaluationCount | None
-) -> Diagnostics:
-    """Measure convergence and say in words what fails."""
-    ensembles, steps, walkers, parameters = draws.shape
-    chains = draws.reshape(ensembles, steps * walkers, parameters)
-    r_hat = [rank_r_hat(chains[..., k]) for k in range(parameters)]
+def _agree(one: Array, other: Array) -> bool:
+    return bool(np.allclose(one, other, rtol=_SAME, atol=_SAME))
+
+
+def _diagnose(points: Array, moved: Array) -> Diagnostics:
+    """Measure convergence and say in words what fails, points (ensembles, steps, walkers, p)."""
+    ensembles, steps, walkers, parameters = points.shape
+    chains = points.reshape(ensembles, steps * walkers, parameters)
+    r_hat = tuple(rank_r_hat(chains[..., k]) for k in range(parameters))
     taus = np.array(
-        [
-            [autocorrelation_time(draws[e, ..., k]) for k in range(parameters)]
-            for e in range(ensembles)
-        ]
+        [[autocorrelation_time(each[..., k]) for k in range(parameters)] for each in points]
     )
-    effective = (steps * walkers / taus).sum(axis=0)
-    complaints = []
-    if not max(r_hat) < _MAX_R_HAT:
-        complaints.append(f"R-hat {max(r_hat):.3f}: the ensembles disagree, sample longer")
-    if effective.min() < _MIN_EFFECTIVE_DRAWS:
-        complaints.append(f"only {effective.min():.0f} effective draws: sample longer")
-    if acceptance.min() < _MIN_ACCEPTANCE:
-        complaints.append(f"an ensemble accepts only {acceptance.min():.1%} of its moves")
-    asked = outside = share = None
-    if before is not None and isinstance(likelihood, CountsEvaluations):
-        spent = likelihood.evaluations - before
-        asked, outside = spent.points, spent.outside_training_range
-        low, high = likelihood.parameter_ranges.T
-        share = float(np.mean(np.any((draws < low) | (draws > high), axis=-1)))
-    if share:
-        complaints.append(f"{share:.2%} of the draws lie outside the surrogate's training range")
+    effective = steps * walkers / taus
+    complaints = list(chain_complaints(r_hat, effective))
+    if moved.min() < _MIN_ACCEPTANCE:
+        complaints.append(f"an ensemble accepts only {moved.min():.1%} of its moves")
     return Diagnostics(
-        r_hat=tuple(r_hat),
-        effective_draws=tuple(effective.tolist()),
+        r_hat=r_hat,
+        effective_draws=tuple(effective.sum(axis=0).tolist()),
         autocorrelation_steps=tuple(taus.mean(axis=0).tolist()),
-        acceptance=tuple(acceptance.tolist()),
-        evaluated_points=asked,
-        evaluated_outside_training_range=outside,
-        draws_outside_training_range=share,
+        acceptance=tuple(moved.tolist()),
         complaints=tuple(complaints),
     )

@@ -2,7 +2,8 @@
 
 Groups: `posterior` (one variable per parameter), `sample_stats` (lp, acceptance), `observed_data`
 (what the likelihood was given) and `constant_data` (the prior).  Every walker is one ArviZ chain;
-the coordinate `ensemble` says which walkers belong together.  Records are JSON in the attributes.
+the coordinate `ensemble` says which walkers belong together (each chain its own where there are
+none).  Records are JSON in the attributes.
 """
 
 import json
@@ -33,6 +34,7 @@ __all__ = [
     "build_posterior",
     "diagnostics_of",
     "draws_of",
+    "effective_draws",
     "load_posterior",
     "rank_r_hat",
     "save_posterior",
@@ -45,27 +47,37 @@ LEVELS = (float(ndtr(1.0) - ndtr(-1.0)), 0.95)
 
 @dataclass(frozen=True)
 class Diagnostics:
-    """Whether the chains can be trusted.
+    """Whether the draws can be trusted.  What a sampler does not have is empty or None.
 
     Args:
         r_hat: rank-normalised split R-hat per parameter, each ensemble one chain.
-        effective_draws: steps x walkers x ensembles / autocorrelation time, per parameter.
+        effective_draws: how many independent draws the draws are worth, per parameter.
         autocorrelation_steps: integrated autocorrelation time per parameter, steps.
         acceptance: accepted share of the proposals, per ensemble.
-        evaluated_points: parameter points at which the likelihood was evaluated; None if unknown.
-        evaluated_outside_training_range: those where the surrogate extrapolates; None if unknown.
-        draws_outside_training_range: share of the kept draws there; None if unknown.
+        evaluated_points: parameter points at which the likelihood was evaluated.
+        evaluated_outside_training_range: those where the surrogate extrapolates.
+        draws_outside_training_range: share of the kept draws there.
         complaints: in words, whatever fails; empty when converged.
+        cautions: in words, what to know although the draws have converged.
+        missed_share: posterior mass, by prior draws, where no draw came near.
+        log_evidence: log of the integral of L p, up to the constant of the likelihood.
+        log_evidence_error: its standard error.
+        divergences: kept draws whose trajectory failed.
     """
 
     r_hat: tuple[float, ...]
     effective_draws: tuple[float, ...]
-    autocorrelation_steps: tuple[float, ...]
-    acceptance: tuple[float, ...]
-    evaluated_points: int | None
-    evaluated_outside_training_range: int | None
-    draws_outside_training_range: float | None
-    complaints: tuple[str, ...]
+    autocorrelation_steps: tuple[float, ...] = ()
+    acceptance: tuple[float, ...] = ()
+    evaluated_points: int | None = None
+    evaluated_outside_training_range: int | None = None
+    draws_outside_training_range: float | None = None
+    complaints: tuple[str, ...] = ()
+    cautions: tuple[str, ...] = ()
+    missed_share: float | None = None
+    log_evidence: float | None = None
+    log_evidence_error: float | None = None
+    divergences: int | None = None
 
     @property
     def converged(self) -> bool:
@@ -117,6 +129,7 @@ def build_posterior(
     prior: Mapping[str, Any],
     observed: Mapping[str, Array],
     attributes: Mapping[str, Any],
+    statistics: Mapping[str, Array] | None = None,
 ) -> InferenceData:
     """Return InferenceData of independent ensembles.
 
@@ -128,6 +141,7 @@ def build_posterior(
         prior: the prior's plain record; numbers go to `constant_data`, all to an attribute.
         observed: arrays with one row per observed event, (N, ...).
         attributes: recipe, seed, digests, version...; anything but text and numbers as JSON.
+        statistics: further numbers of each draw, (ensembles, steps, walkers), by name.
     """
     ensembles, steps, walkers, _ = draws.shape
     coords = {
@@ -139,34 +153,59 @@ def build_posterior(
     posterior = xr.Dataset(
         {name: (("chain", "draw"), by_chain[k]) for k, name in enumerate(parameter_names)}, coords
     )
+    per_draw = {"lp": log_posterior, **(statistics or {})}
     sample_stats = xr.Dataset(
         {
-            "lp": (("chain", "draw"), log_posterior.transpose(0, 2, 1).reshape(-1, steps)),
-            "acceptance": ("chain", np.repeat(diagnostics.acceptance, walkers)),
+            name: (("chain", "draw"), values.transpose(0, 2, 1).reshape(-1, steps))
+            for name, values in per_draw.items()
         },
         coords,
     )
-    constants = {
-        f"prior_{name}": ("parameter", np.asarray(values, dtype=np.float64))
-        for name, values in prior.items()
-        if name not in ("kind", "parameter_names")
-    }
+    if diagnostics.acceptance:
+        sample_stats["acceptance"] = ("chain", np.repeat(diagnostics.acceptance, walkers))
     groups = {
         "posterior": posterior,
         "sample_stats": sample_stats,
-        "constant_data": xr.Dataset(constants, {"parameter": list(parameter_names)}),
+        "constant_data": _constants(parameter_names, prior),
     }
     if observed:
-        groups["observed_data"] = xr.Dataset(
-            {
-                name: (("event", *(f"{name}_dim_{k}" for k in range(1, rows.ndim))), rows)
-                for name, rows in observed.items()
-            }
-        )
+        groups["observed_data"] = _observed(observed)
     records = {**attributes, "prior": dict(prior), "diagnostics": asdict(diagnostics)}
     result = InferenceData(attrs=_plain(records))
     result.add_groups(groups)
     return result
+
+
+def _constants(parameter_names: Sequence[str], prior: Mapping[str, Any]) -> xr.Dataset:
+    """Return those entries of a prior's record that are one number (or none) per parameter."""
+    columns = {}
+    for name, values in prior.items():
+        if name != "parameter_names" and isinstance(values, list):
+            known = [np.nan if value is None else value for value in values]
+            if np.shape(known) == (len(parameter_names),) and _are_numbers(known):
+                columns[f"prior_{name}"] = ("parameter", np.asarray(known, dtype=np.float64))
+    return xr.Dataset(columns, {"parameter": list(parameter_names)})
+
+
+def _are_numbers(values: Sequence[object]) -> bool:
+    return all(isinstance(value, int | float) for value in values)
+
+
+def _observed(arrays: Mapping[str, Array]) -> xr.Dataset:
+    """Return arrays with one row per event; those of other events get dimensions of their own."""
+    sizes = {len(rows) for rows in arrays.values()}
+    return xr.Dataset(
+        {
+            name: (
+                (
+                    "event" if len(sizes) == 1 else f"{name}_event",
+                    *(f"{name}_dim_{k}" for k in range(1, np.ndim(rows))),
+                ),
+                rows,
+            )
+            for name, rows in arrays.items()
+        }
+    )
 
 
 def save_posterior(posterior: InferenceData, path: Path | str) -> Path:
@@ -217,8 +256,8 @@ def draws_of(posterior: InferenceData, names: Sequence[str] | None = None) -> Ar
 def diagnostics_of(posterior: InferenceData) -> Diagnostics:
     """Return the diagnostics stored with a posterior."""
     record: dict[str, Any] = json.loads(posterior.attrs["diagnostics"])
-    lists = ("r_hat", "effective_draws", "autocorrelation_steps", "acceptance", "complaints")
-    return Diagnostics(**{**record, **{name: tuple(record[name]) for name in lists}})
+    tupled: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record.items()}
+    return Diagnostics(**tupled)
 
 
 def rank_r_hat(chains: Array) -> float:
@@ -228,6 +267,15 @@ def rank_r_hat(chains: Array) -> float:
         Rank-normalization, folding, and localization (Vehtari et al., 2021), arXiv:1903.08008.
     """
     return float(az.rhat(chains, method="rank"))
+
+
+def effective_draws(chains: Array) -> float:
+    """Return the effective number of draws for the mean of one parameter, (chain, draw) -> float.
+
+    References:
+        Rank-normalization, folding, and localization (Vehtari et al., 2021), arXiv:1903.08008.
+    """
+    return float(az.ess(chains, method="mean"))
 
 
 def summarise(posterior: InferenceData) -> PosteriorSummary:

@@ -5,18 +5,20 @@ import pytest
 
 from mflow_sbi.errors import ConfigurationError, SamplingError, ShapeError
 from mflow_sbi.inference.cached import CachedLikelihood
+from mflow_sbi.inference.convergence import autocorrelation_time
 from mflow_sbi.inference.grid import common_grid, grid_posterior
 from mflow_sbi.inference.likelihood import FlatLikelihood, MorphingLikelihood
-from mflow_sbi.inference.mcmc import McmcSettings, autocorrelation_time, sample_posterior
+from mflow_sbi.inference.mcmc import EmceeSampler
 from mflow_sbi.inference.priors import BoxPrior, NormalPrior
 from mflow_sbi.inference.result import diagnostics_of, draws_of, summarise
+from mflow_sbi.inference.sampling import sample_posterior
 from mflow_sbi.interfaces import Array, Likelihood
 
 from .toys import NAMES, QUADRATIC, LinearSurrogate, NormalLikelihood
 
 PRIOR = NormalPrior(NAMES, (0, 0), (1, 1))
-SHORT = McmcSettings(ensembles=3, walkers=16, burn_in=150, steps=250)
-LONG = McmcSettings(ensembles=4, walkers=64, burn_in=300, steps=1000)
+SHORT = EmceeSampler(ensembles=3, walkers=16, burn_in=150, steps=250)
+LONG = EmceeSampler(ensembles=4, walkers=64, burn_in=300, steps=1000)
 
 
 class Banana:
@@ -93,14 +95,14 @@ def test_exact_likelihood_agrees_with_the_grid(quadratic: tuple[Array, Array]) -
 def test_errors_of_the_mean_are_honest() -> None:
     """Over 12 seeds the pulls (mean - truth) / error have a spread of one."""
     likelihood = NormalLikelihood([0.0, 0.0], np.eye(2))
-    settings = McmcSettings(ensembles=2, walkers=16, burn_in=100, steps=150)
+    settings = EmceeSampler(ensembles=2, walkers=16, burn_in=100, steps=150)
     runs = [summarise(sample_posterior(likelihood, PRIOR, settings, seed)) for seed in range(12)]
     pulls = np.array([run.mean / run.mean_error for run in runs])
     assert 0.6 < np.sqrt(np.square(pulls).mean()) < 1.5
 
 
 def test_same_seed_same_draws_other_seed_other_draws(observed: Array) -> None:
-    settings = McmcSettings(ensembles=2, walkers=8, burn_in=5, steps=10)
+    settings = EmceeSampler(ensembles=2, walkers=8, burn_in=5, steps=10)
     one, same, other = (
         draws_of(
             sample_posterior(CachedLikelihood(LinearSurrogate(), observed), PRIOR, settings, s)
@@ -112,7 +114,7 @@ def test_same_seed_same_draws_other_seed_other_draws(observed: Array) -> None:
 
 
 def test_numpy_s_global_state_plays_no_part() -> None:
-    settings = McmcSettings(ensembles=2, walkers=8, burn_in=5, steps=10)
+    settings = EmceeSampler(ensembles=2, walkers=8, burn_in=5, steps=10)
     runs = []
     for global_seed in (1, 2):
         np.random.seed(global_seed)  # noqa: NPY002
@@ -141,13 +143,14 @@ def test_leaving_the_training_range_is_reported(observed: Array) -> None:
     likelihood = CachedLikelihood(LinearSurrogate(), observed + 18)  # truth near (2.3, 1.6)
     likelihood(np.full((50, 2), 9.0))  # not part of the run
     diagnostics = diagnostics_of(sample_posterior(likelihood, prior, SHORT, seed=6))
-    steps = SHORT.ensembles * SHORT.walkers * (SHORT.burn_in + SHORT.steps + 1)
+    steps = 64 * SHORT.walkers + SHORT.ensembles * SHORT.walkers * (SHORT.burn_in + SHORT.steps)
     assert diagnostics.evaluated_points == steps
     assert diagnostics.evaluated_outside_training_range is not None
     assert 0 < diagnostics.evaluated_outside_training_range < steps
     assert diagnostics.draws_outside_training_range is not None
     assert diagnostics.draws_outside_training_range > 0.1
-    assert any("training range" in complaint for complaint in diagnostics.complaints)
+    assert any("training range" in caution for caution in diagnostics.cautions)
+    assert diagnostics.converged
 
 
 class Stuck:
@@ -162,7 +165,7 @@ class Stuck:
 
 
 def test_poor_convergence_is_written_down() -> None:
-    settings = McmcSettings(ensembles=4, walkers=8, burn_in=0, steps=20)
+    settings = EmceeSampler(ensembles=4, walkers=8, burn_in=0, steps=20)
     diagnostics = diagnostics_of(
         sample_posterior(Stuck(), BoxPrior(NAMES, (-1.2,) * 2, (1.2,) * 2), settings, 0)
     )
@@ -185,7 +188,7 @@ def test_autocorrelation_time_of_an_autoregressive_chain() -> None:
 
 def test_progress_reaches_the_end() -> None:
     seen: list[tuple[int, int]] = []
-    settings = McmcSettings(ensembles=2, walkers=8, burn_in=3, steps=4)
+    settings = EmceeSampler(ensembles=2, walkers=8, burn_in=3, steps=4)
     sample_posterior(
         FlatLikelihood(NAMES), PRIOR, settings, 0, lambda done, of: seen.append((done, of))
     )
@@ -193,7 +196,7 @@ def test_progress_reaches_the_end() -> None:
 
 
 def test_walkers_starting_outside_the_support_are_drawn_again() -> None:
-    settings = McmcSettings(ensembles=2, walkers=8, burn_in=0, steps=5)
+    settings = EmceeSampler(ensembles=2, walkers=8, burn_in=0, steps=5)
     posterior = sample_posterior(HalfPlane(), PRIOR, settings, seed=0)
     assert np.all(np.isfinite(posterior["sample_stats"]["lp"].to_numpy()))
 
@@ -214,22 +217,22 @@ class Nowhere(Ring):
 
 ERRORS = {
     "too few walkers": (
-        lambda: sample_posterior(Ring(), PRIOR, McmcSettings(walkers=6), 0),
+        lambda: sample_posterior(Ring(), PRIOR, EmceeSampler(walkers=6), 0),
         SamplingError,
         "at least 8 walkers for 2 parameters, got 6",
     ),
     "no finite start": (
-        lambda: sample_posterior(Nowhere(), PRIOR, McmcSettings(), 0),
+        lambda: sample_posterior(Nowhere(), PRIOR, EmceeSampler(), 0),
         SamplingError,
         "no finite starting points",
     ),
     "other parameters": (
-        lambda: sample_posterior(FlatLikelihood(("b", "a")), PRIOR, McmcSettings(), 0),
+        lambda: sample_posterior(FlatLikelihood(("b", "a")), PRIOR, EmceeSampler(), 0),
         ShapeError,
         "same parameters",
     ),
-    "one ensemble": (lambda: McmcSettings(ensembles=1), ConfigurationError, "at least 2"),
-    "no steps": (lambda: McmcSettings(steps=0), ConfigurationError, "steps"),
+    "one ensemble": (lambda: EmceeSampler(ensembles=1), ConfigurationError, "at least 2"),
+    "no steps": (lambda: EmceeSampler(steps=0), ConfigurationError, "steps"),
 }
 
 
