@@ -24,6 +24,7 @@ from mflow_sbi.calibration.predictive import (
     draw_replicas,
     predictive_check,
 )
+from mflow_sbi.calibration.random_balls import Tarp, crossfitted_means, informed_references, tarp
 from mflow_sbi.calibration.ranks import Ranks, ranks_of, ranks_of_draws
 from mflow_sbi.calibration.recalibration import (
     ConformalLevels,
@@ -34,16 +35,7 @@ from mflow_sbi.calibration.recalibration import (
     fit_temperature,
     recalibration_from_dict,
 )
-from mflow_sbi.calibration.sets import (
-    ExpectedCount,
-    LikelihoodOfSets,
-    MorphingEventSets,
-    RateSets,
-    SeparateSets,
-    learned_sets,
-)
-from mflow_sbi.calibration.tarp import Tarp, crossfitted_means, informed_references, tarp
-from mflow_sbi.calibration.uniformity import (
+from mflow_sbi.calibration.reports import (
     LEVELS,
     CalibrationReport,
     Coverage,
@@ -55,6 +47,14 @@ from mflow_sbi.calibration.uniformity import (
     coverage_curve,
     rank_histogram,
     uniformity,
+)
+from mflow_sbi.calibration.sets import (
+    ExpectedCount,
+    LikelihoodOfSets,
+    MorphingEventSets,
+    RateSets,
+    SeparateSets,
+    learned_sets,
 )
 
 __all__ = [

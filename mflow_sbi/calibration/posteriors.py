@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import logsumexp
 
 from mflow_sbi.calibration.sets import LikelihoodOfSets
 from mflow_sbi.errors import ConfigurationError, SamplingError, ShapeError
@@ -25,10 +24,13 @@ __all__ = ["GridSettings", "SetPosteriors", "posteriors_of_sets"]
 
 _BLOCK_POINTS = 64  # points of all sets per progress step
 _DEPTH = 12.5  # nats below its maximum that a posterior's box keeps; a normal density's 5 sigma
+_CUT = 1e-4  # mass of outermost cells above which a box has to be wider
 _TIGHT = 0.5  # share of its box that a posterior has to fill along every axis
-_MAX_ROUNDS = 8
+_MAX_ROUNDS = 16
 _EVIDENCE_TOLERANCE = 0.02  # change of log Z by interpolation that says: cells too wide
 _MORE = 1.5  # times as many cells per axis when they are too wide
+_REACH_PARTS = 5  # of a cell per axis among which its largest value is looked for
+_EDGE_LIMIT = 3.0
 _LIMIT = 30.0  # nats between neighbouring cells above which nothing is interpolated
 
 
@@ -111,7 +113,7 @@ class SetPosteriors:
         values = refined(self.log_likelihood[index], self.refinement)
         grid = Grid.regular(self.boxes[index], values.shape)
         joint = values.ravel() + self.prior.log_prob(grid.points)
-        log_evidence = float(logsumexp(joint, b=grid.volumes))
+        log_evidence = _log_sum(joint) + float(np.log(grid.volumes[0]))
         if not np.isfinite(log_evidence):
             message = f"the posterior of set {index} vanishes on its grid {self.boxes[index]}"
             raise SamplingError(message)
@@ -177,7 +179,6 @@ def posteriors_of_sets(
     search = _Search(sets, prior, settings, progress or (lambda done, of: None))
     search.look_everywhere()
     search.look_closer()
-    search.look_finer()
     return SetPosteriors(sets, prior, search.boxes, tuple(search.values), settings.refinement)
 
 
@@ -197,6 +198,8 @@ class _Search:
         self.progress = progress
         self.boxes = np.repeat(prior.box()[None], sets.n_sets, axis=0)
         self.values: list[Array] = []
+        self.cells = np.full(sets.n_sets, settings.cells)
+        self.once_cut: set[int] = set()
         self.done = 0
         p = self.boxes.shape[1]
         self.planned = settings.coarse**p + settings.cells**p
@@ -212,34 +215,34 @@ class _Search:
             self._tell(len(rows))
         self.values = [column.reshape(grid.shape) for column in values.T]
         for s in range(self.sets.n_sets):
-            self.boxes[s] = self._bulk(s)
+            self.boxes[s] = self._bulk(s, self._joint(s))
 
     def look_closer(self) -> None:
-        """Evaluate every posterior in its own box, and again while the box can shrink."""
-        open_sets = np.arange(self.sets.n_sets)
+        """Evaluate every posterior in its own box, and again while box or cells can be better."""
+        open_sets = list(range(self.sets.n_sets))
         for _ in range(_MAX_ROUNDS):
-            self._evaluate(open_sets, np.full(len(open_sets), self.settings.cells))
-            smaller = {s: self._bulk(s) for s in open_sets.tolist()}
-            smaller = {s: b for s, b in smaller.items() if _share(b, self.boxes[s]) < _TIGHT}
-            if not smaller:
+            self._evaluate(np.array(open_sets), self.cells[open_sets])
+            open_sets = [s for s in open_sets if self._improve(s)]
+            if not open_sets:
                 return
-            for s, box in smaller.items():
-                self.boxes[s] = box
-            open_sets = np.array(list(smaller))
 
-    def look_finer(self) -> None:
-        """Take more cells for posteriors for which they are too wide."""
-        cells = np.full(self.sets.n_sets, self.settings.cells)
-        while True:
-            more = np.ceil(_MORE * cells).astype(np.int64)
-            open_sets = np.flatnonzero(more <= self.settings.max_cells).tolist()
-            poor = [s for s in open_sets if self._is_coarse(s)]
-            if not poor:
-                return
-            cells[poor] = more[poor]
-            for s in poor:
-                self.boxes[s] = self._bulk(s)
-            self._evaluate(np.array(poor), cells[poor])
+    def _improve(self, index: int) -> bool:
+        """Widen a box that cuts, else shrink one too large, else take more cells if too few."""
+        joint = self._joint(index)
+        wide = self._widened(self.boxes[index], joint)
+        if not np.array_equal(wide, self.boxes[index]):
+            self.boxes[index] = wide
+            self.once_cut.add(index)
+            return True
+        bulk = self._bulk(index, joint)
+        if index not in self.once_cut and _share(bulk, self.boxes[index]) < _TIGHT:
+            self.boxes[index] = bulk
+            return True
+        more = int(np.ceil(_MORE * self.cells[index]))
+        if more > self.settings.max_cells or not self._is_coarse(index, joint):
+            return False
+        self.cells[index] = more
+        return True
 
     def _evaluate(self, which: NDArray[np.intp], cells: NDArray[np.int64]) -> None:
         """Evaluate log L of some sets on regular grids in their boxes."""
@@ -270,11 +273,30 @@ class _Search:
             self._tell(len(points[rows]))
         return np.where(allowed, values, -np.inf).T
 
-    def _bulk(self, index: int) -> Array:
+    def _widened(self, box: Array, joint: Array) -> Array:
+        """Return the box, moved out where it cuts the posterior inside the prior's box, (p, 2)."""
+        outer = self.prior.box()
+        low, high = box.T.copy()
+        step = 0.25 * (high - low)
+        mass = np.exp(joint - joint.max())
+        for axis in range(joint.ndim):
+            ends = np.moveaxis(mass, axis, 0)[[0, -1]].reshape(2, -1).sum(axis=1) / mass.sum()
+            if ends[0] > _CUT:
+                low[axis] = max(outer[axis, 0], low[axis] - step[axis])
+            if ends[1] > _CUT:
+                high[axis] = min(outer[axis, 1], high[axis] + step[axis])
+        return np.stack([low, high], axis=1)
+
+    def _joint(self, index: int) -> Array:
+        """Return log L + log prior on the cells of one set."""
+        values = self.values[index]
+        points = Grid.regular(self.boxes[index], values.shape).points
+        return values + self.prior.log_prob(points).reshape(values.shape)
+
+    def _bulk(self, index: int, joint: Array) -> Array:
         """Return the box of the cells that may reach within `_DEPTH` of the maximum, (p, 2)."""
-        values, box = self.values[index], self.boxes[index]
-        grid = Grid.regular(box, values.shape)
-        joint = values + self.prior.log_prob(grid.points).reshape(values.shape)
+        box = self.boxes[index]
+        grid = Grid.regular(box, joint.shape)
         peak = joint.max()
         if not np.isfinite(peak):
             message = (
@@ -287,19 +309,16 @@ class _Search:
         high = [grid.edges[k][i + 1] for k, i in enumerate(kept.max(axis=0))]
         return np.stack([low, high], axis=1)
 
-    def _is_coarse(self, index: int) -> bool:
+    def _is_coarse(self, index: int, joint: Array) -> bool:
         """Return whether log Z depends on the interpolation, or few cells hold all mass."""
-        values, box = self.values[index], self.boxes[index]
-        evidences = []
-        for factor in (1, self.settings.refinement):
-            part = refined(values, factor)
-            points = Grid.regular(box, part.shape).points
-            joint = part.ravel() + self.prior.log_prob(points)
-            total = logsumexp(joint)
-            evidences.append(total - np.log(joint.size))
-            if factor == 1 and np.exp(2 * (joint - total)).sum() > 3.0 ** -len(box):
-                return True
-        return bool(abs(evidences[0] - evidences[1]) > _EVIDENCE_TOLERANCE)
+        total = _log_sum(joint)
+        if np.exp(2 * (joint - total)).sum() > 3.0**-joint.ndim:
+            return True
+        fine = refined(self.values[index], self.settings.refinement)
+        points = Grid.regular(self.boxes[index], fine.shape).points
+        fine_total = _log_sum(fine.ravel() + self.prior.log_prob(points))
+        change = fine_total - np.log(fine.size) - total + np.log(joint.size)
+        return bool(abs(change) > _EVIDENCE_TOLERANCE)
 
     def _tell(self, n_points: int) -> None:
         self.done += n_points
@@ -315,40 +334,47 @@ def _where_allowed(likelihood: Likelihood, prior: RecordedPrior, points: Array) 
     return values
 
 
+def _log_sum(values: Array) -> float:
+    """Return log sum exp, -inf where all are."""
+    peak = float(values.max())
+    return peak + float(np.log(np.exp(values - peak).sum())) if np.isfinite(peak) else peak
+
+
 def _share(smaller: Array, box: Array) -> float:
     """Return the smallest share of a box that another one fills along an axis."""
     return float((np.ptp(smaller, axis=1) / np.ptp(box, axis=1)).min())
 
 
 def _reach(joint: Array) -> Array:
-    """Return what each cell may hold: its value and half its largest step along every axis.
+    """Return the largest value that each cell may hold, by interpolation.
 
     Cells of value -inf may hold what their neighbours do.
     """
-    rise, around = np.zeros_like(joint), np.full_like(joint, -np.inf)
+    parts = [axis for n in joint.shape for axis in (n, _REACH_PARTS)]
+    within = tuple(range(1, 2 * joint.ndim, 2))
+    reach = refined(joint, _REACH_PARTS, np.inf).reshape(parts).max(axis=within)
+    around = np.full_like(joint, -np.inf)
     for axis in range(joint.ndim):
         padded = np.pad(joint, [(int(k == axis),) * 2 for k in range(joint.ndim)], mode="edge")
-        n = joint.shape[axis]
-        sides = [np.take(padded, np.arange(n) + shift, axis=axis) for shift in (0, 2)]
-        with np.errstate(invalid="ignore"):
-            steps = [np.abs(side - joint) for side in sides]
-        rise += 0.5 * np.maximum(*(np.where(np.isfinite(step), step, 0.0) for step in steps))
-        around = np.maximum(around, np.maximum(*sides))
-    return np.where(np.isneginf(joint), around, joint + rise)
+        for shift in (0, 2):
+            side = np.take(padded, np.arange(joint.shape[axis]) + shift, axis=axis)
+            around = np.maximum(around, side)
+    return np.where(np.isneginf(joint), around, np.maximum(joint, reach))
 
 
-def refined(values: Array, factor: int) -> Array:
+def refined(values: Array, factor: int, limit: float = _LIMIT) -> Array:
     """Return values in `factor` equal parts of every cell, interpolated along each axis.
 
-    By the parabola through a cell and its neighbours, where these are less than 30 nats apart;
-    else the cell's own value.
+    By the parabola through a cell and its neighbours, where these are less than `limit` apart
+    (three nats at the edges, beyond which it is extrapolated); else the cell's own value.
     """
     for axis in range(values.ndim if factor > 1 else 0):
-        values = np.moveaxis(_refined_first(np.moveaxis(values, axis, 0), factor), 0, axis)
+        first = np.moveaxis(values, axis, 0)
+        values = np.moveaxis(_refined_first(first, factor, limit), 0, axis)
     return values
 
 
-def _refined_first(values: Array, factor: int) -> Array:
+def _refined_first(values: Array, factor: int, limit: float) -> Array:
     """Return values refined along the first axis."""
     n, others = len(values), values.shape[1:]
     centre = np.clip(np.arange(n), 1, n - 2)
@@ -358,7 +384,8 @@ def _refined_first(values: Array, factor: int) -> Array:
     stencil = values[centre[:, None] + np.arange(-1, 2)]
     with np.errstate(invalid="ignore"):
         curve = np.einsum("nfw,nw...->nf...", weights, stencil)
-        smooth = np.ptp(stencil, axis=1) < _LIMIT
+        most = np.where(centre == np.arange(n), limit, min(limit, _EDGE_LIMIT))
+        smooth = np.ptp(stencil, axis=1) < most.reshape(n, *(1,) * len(others))
     return np.where(smooth[:, None], curve, values[:, None]).reshape(n * factor, *others)
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mflow_sbi.calibration.uniformity import (
+from mflow_sbi.calibration.reports import (
     CoverageCurve,
     Uniformity,
     coverage_curve,
