@@ -9,7 +9,7 @@ from scipy.stats import kstest, lognorm, norm
 from mflow_sbi.errors import ConfigurationError, LikelihoodError, ShapeError
 from mflow_sbi.events import EventSample, read_events
 from mflow_sbi.inference.combination import JointLikelihood
-from mflow_sbi.inference.cross_section import CrossSection
+from mflow_sbi.inference.cross_section import CrossSection, UncertainCrossSection
 from mflow_sbi.inference.exact import exact_likelihood
 from mflow_sbi.inference.grid import Grid, grid_posterior
 from mflow_sbi.inference.likelihood import MorphingLikelihood
@@ -34,7 +34,7 @@ from mflow_sbi.inference.rates import (
     ProductRate,
     RateModel,
 )
-from mflow_sbi.inference.reduction import rename_parameters
+from mflow_sbi.inference.reduction import fix_parameters, rename_parameters
 from mflow_sbi.interfaces import Array, DifferentiableLikelihood
 from mflow_sbi.morphing import MorphingBasis
 
@@ -166,6 +166,24 @@ def _hessian(likelihood: DifferentiableLikelihood, at: Array) -> Array:
             for k in range(at.shape[1])
         ]
     )
+
+
+def test_errors_of_rates_add_in_quadrature_to_that_of_the_count() -> None:
+    """Relative error of a signal strength: 1/n + err(sigma)^2 + log(kappa)^2, all constrained."""
+    sigma = CrossSection(("c",), MorphingBasis(np.array([[0]])), np.array([2.0]), np.array([0.06]))
+    factors = (LogNormalFactor("luminosity", 1.02), FreeYield("strength"))
+    rate = RateModel(UncertainCrossSection(sigma, "mc"), 1.0, factors=factors)
+    joint = JointLikelihood(
+        {
+            "count": CountingLikelihood((rate,), 2000),
+            "nuisances": GaussianConstraint.unit(("mc", "luminosity")),
+        },
+        ("strength", "mc", "luminosity", "c"),
+    )
+    best = fix_parameters(joint, {"c": 0.0})
+    covariance = np.linalg.inv(-_hessian(best, np.array([[1.0, 0.0, 0.0]])))
+    expected = 1 / 2000 + 0.03**2 + np.log(1.02) ** 2
+    assert covariance[0, 0] == pytest.approx(expected, rel=1e-6)
 
 
 def test_constraint_is_likelihood_or_prior_but_never_both(

@@ -189,6 +189,26 @@ def test_mixture_is_the_formula(exact: MorphingLikelihood, signal_rate: RateMode
     )
 
 
+def test_densities_too_small_for_a_number_are_no_harm() -> None:
+    """Terms lower by 5000 in all components: log L lower by 5000 n, slopes the same."""
+    rng = np.random.default_rng(6)
+    terms = rng.normal(size=(2, 30))
+    points = rng.uniform(1, 9, size=(7, 2))
+
+    def likelihood(shift: float) -> ExtendedLikelihood:
+        names = ("s", "b")
+        densities = [FixedDensity(row + shift, "x") for row in terms]
+        return ExtendedLikelihood(
+            [Component(n, d, FreeYield(n)) for n, d in zip(names, densities, strict=True)]
+        )
+
+    values, gradients = likelihood(0.0).value_and_gradient(points)
+    for shift in (-5000.0, 5000.0):
+        moved, slopes = likelihood(shift).value_and_gradient(points)
+        np.testing.assert_allclose(moved, values + 30 * shift, rtol=1e-12)
+        np.testing.assert_allclose(slopes, gradients, rtol=1e-9)
+
+
 @pytest.mark.parametrize("kind", [ShapeLikelihood, ExtendedLikelihood])
 def test_no_background_is_the_signal_alone(kind, exact, signal_rate) -> None:
     """mu_b = 0, and likewise a background fraction of zero."""
