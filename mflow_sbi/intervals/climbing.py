@@ -21,7 +21,9 @@ from mflow_sbi.intervals.sets import DifferentiableSets, LikelihoodSets, with_sl
 __all__ = ["Climb", "climb", "hesse_errors"]
 
 TOLERANCE = 1e-6  # log-likelihood still to be gained
-_DIFFERENCE = 1e-3  # of a typical size, for second derivatives
+_DIFFERENCE = 1e-3  # of a typical size, for second derivatives; and not more than
+_PART = 1e-2  # of a standard deviation
+_PASSES = 3
 _FLAT = 1e-7  # curvature in proportion to the largest
 _KICK = 0.1  # standard deviations away from a saddle
 _LARGEST_RADIUS = 50.0  # typical sizes
@@ -53,6 +55,7 @@ class _State:
     values: Array
     slopes: Array
     radius: Array
+    differences: Array
     converged: Flags
     stuck: Flags
 
@@ -62,7 +65,7 @@ class _State:
 
 
 def _typical_sizes(region: Region, around: Array) -> Array:
-    """Return a length for each parameter: a tenth of its limits, or of its size, (p,).
+    """Return a length for each parameter: a tenth of its limits, or of its size or one, (p,).
 
     Args:
         region: the limits.
@@ -70,7 +73,7 @@ def _typical_sizes(region: Region, around: Array) -> Array:
     """
     width = region.box[:, 1] - region.box[:, 0]
     size = np.abs(around).reshape(-1, len(width)).max(axis=0, initial=0.0)
-    return 0.1 * np.where(np.isfinite(width), width, np.where(size > 0, size, 1.0))
+    return 0.1 * np.where(np.isfinite(width), width, np.maximum(size, 1.0))
 
 
 def climb(sets: LikelihoodSets, starts: Array, region: Region, max_steps: int = 80) -> Climb:
@@ -86,10 +89,17 @@ def climb(sets: LikelihoodSets, starts: Array, region: Region, max_steps: int = 
     slopes_of = with_slopes(sets, _DIFFERENCE * sizes)
     points = starts.copy()
     values, slopes = slopes_of.slopes_at_own_points(points)
-    ones = np.ones(values.shape)
-    state = _State(points, values, slopes, ones, np.zeros_like(ones, bool), np.isneginf(values))
     if not region.free.any():
         return Climb(points, values, np.isfinite(values))
+    state = _State(
+        points,
+        values,
+        slopes,
+        radius=np.ones(values.shape),
+        differences=np.broadcast_to(_DIFFERENCE * sizes, points.shape).copy(),
+        converged=np.zeros(values.shape, dtype=bool),
+        stuck=np.isneginf(values),
+    )
     for _ in range(max_steps):
         rows = np.flatnonzero(state.moving.any(axis=1))
         if len(rows) == 0:
@@ -104,64 +114,64 @@ def hesse_errors(sets: LikelihoodSets, points: Array, region: Region) -> Array:
     slopes_of = with_slopes(sets, _DIFFERENCE * sizes)
     slopes = slopes_of.slopes_at_own_points(points)[1]
     active = np.broadcast_to(region.free, points.shape)
-    curvature = _curvature(slopes_of, points, slopes, region, sizes)
-    values, vectors, _ = _absolute(curvature, active)
-    errors = np.sqrt(np.einsum("...ij,...j->...i", vectors**2, 1 / values))
-    return np.where(active, errors * sizes, 0.0)
+    differences = np.broadcast_to(_DIFFERENCE * sizes, points.shape)
+    errors = np.zeros_like(points)
+    for _ in range(_PASSES):
+        curvature = _curvature(slopes_of, points, slopes, differences, region) * _outer(sizes)
+        values, vectors, _ = _absolute(curvature, active)
+        errors = _widths(values, vectors) * sizes
+        differences = _finer(differences, errors)
+    return np.where(active, errors, 0.0)
 
 
 def _step(
     sets: DifferentiableSets, state: _State, rows: NDArray[np.intp], region: Region, sizes: Array
 ) -> None:
-    """Take one step at the given rows of points."""
-    points, slopes = state.points[rows], state.slopes[rows]
+    """Take one step at the given rows of points, in units of the sizes."""
+    points, slopes, radius = state.points[rows], state.slopes[rows], state.radius[rows]
     low, high = region.box.T
     outwards = ((points <= low) & (slopes < 0)) | ((points >= high) & (slopes > 0))
     active = region.free & ~outwards
-    curvature = _curvature(sets, points, slopes, region, sizes)
-    step, gain = _newton(np.where(active, slopes * sizes, 0.0), curvature, active)
+    differences = state.differences[rows]
+    curvature = _curvature(sets, points, slopes, differences, region) * _outer(sizes)
+    values, vectors, negative = _absolute(curvature, active)
+    step, gain = _newton(np.where(active, slopes * sizes, 0.0), values, vectors, negative)
+    step = np.where(active, step, 0.0)
     moving = state.moving[rows]
     state.converged[rows] |= (gain < TOLERANCE) & moving
     length = np.linalg.norm(step, axis=-1)
-    shorter = np.minimum(1.0, state.radius[rows] / np.maximum(length, 1e-300))
-    proposed = np.clip(points + sizes * step * shorter[..., None], low, high)
-    values, new_slopes = sets.slopes_at_own_points(proposed)
-    better = (values > state.values[rows]) & moving
+    reach = np.minimum(length, radius)
+    share = reach / np.where(length > 0, length, 1.0)
+    proposed = np.clip(points + sizes * step * share[..., None], low, high)
+    heights, new_slopes = sets.slopes_at_own_points(proposed)
+    better = (heights > state.values[rows]) & moving
     state.points[rows] = np.where(better[..., None], proposed, points)
     state.slopes[rows] = np.where(better[..., None], new_slopes, slopes)
-    state.values[rows] = np.where(better, values, state.values[rows])
-    reach = np.minimum(length * shorter, state.radius[rows])
-    state.radius[rows] = np.where(
-        better, np.clip(2 * reach, state.radius[rows], _LARGEST_RADIUS), 0.25 * reach
-    )
+    state.values[rows] = np.where(better, heights, state.values[rows])
+    wider = np.clip(2 * reach, radius, _LARGEST_RADIUS)
+    state.radius[rows] = np.where(better, wider, 0.25 * reach)
+    state.differences[rows] = _finer(differences, _widths(values, vectors) * sizes)
     state.stuck[rows] |= (state.radius[rows] < _SMALLEST_RADIUS) & ~state.converged[rows]
 
 
 def _curvature(
-    sets: DifferentiableSets, points: Array, slopes: Array, region: Region, sizes: Array
+    sets: DifferentiableSets, points: Array, slopes: Array, differences: Array, region: Region
 ) -> Array:
-    """Return A = -Hess log L in units of the sizes, symmetric, (M, S, p, p)."""
-    p = len(sizes)
-    curvature = np.zeros((*points.shape, p))
+    """Return A = -Hess log L, symmetric, (M, S, p, p); 0 for parameters that are not free."""
+    curvature = np.zeros((*points.shape, points.shape[-1]))
     for k in np.flatnonzero(region.free):
-        step = np.full(points.shape[:2], _DIFFERENCE * sizes[k])
-        step[points[..., k] + step > region.box[k, 1]] *= -1
+        step = differences[..., k]
+        step = np.where(points[..., k] + step > region.box[k, 1], -step, step)
         shifted = points.copy()
         shifted[..., k] += step
         values, there = sets.slopes_at_own_points(shifted)
         change = np.where(np.isfinite(values)[..., None], there - slopes, 0.0)
-        curvature[..., k, :] = -change / step[..., None] * sizes[k] * sizes
+        curvature[..., k, :] = -change / step[..., None]
     return 0.5 * (curvature + np.swapaxes(curvature, -1, -2))
 
 
-def _newton(slopes: Array, curvature: Array, active: Flags) -> tuple[Array, Array]:
-    """Return the steps |A|^-1 g, (M, S, p), and the gains they promise, (M, S)."""
-    sizes, vectors, saddle = _absolute(curvature, active)
-    pulled = np.einsum("...ij,...i->...j", vectors, slopes)
-    kick = np.copysign(np.maximum(np.abs(pulled), _KICK * np.sqrt(sizes)), pulled)
-    pulled = np.where(saddle, kick, pulled)
-    step = np.einsum("...ij,...j->...i", vectors, pulled / sizes)
-    return np.where(active, step, 0.0), 0.5 * (pulled**2 / sizes).sum(axis=-1)
+def _outer(sizes: Array) -> Array:
+    return sizes[:, None] * sizes
 
 
 def _absolute(curvature: Array, active: Flags) -> tuple[Array, Array, Flags]:
@@ -175,3 +185,22 @@ def _absolute(curvature: Array, active: Flags) -> tuple[Array, Array, Flags]:
     values, vectors = np.linalg.eigh(inner + np.eye(active.shape[-1]) * ~active[..., None, :])
     floor = np.maximum(_FLAT * largest, 1e-12)[..., None]
     return np.maximum(np.abs(values), floor), vectors, values < -floor
+
+
+def _newton(slopes: Array, values: Array, vectors: Array, negative: Flags) -> tuple[Array, Array]:
+    """Return the steps |A|^-1 g, (M, S, p), and the gains they promise, (M, S)."""
+    pulled = np.einsum("...ij,...i->...j", vectors, slopes)
+    kick = np.copysign(np.maximum(np.abs(pulled), _KICK * np.sqrt(values)), pulled)
+    pulled = np.where(negative, kick, pulled)
+    step = np.einsum("...ij,...j->...i", vectors, pulled / values)
+    return step, 0.5 * (pulled**2 / values).sum(axis=-1)
+
+
+def _widths(values: Array, vectors: Array) -> Array:
+    """Return sqrt of the diagonal of |A|^-1, (M, S, p)."""
+    return np.sqrt(np.einsum("...ij,...j->...i", vectors**2, 1 / values))
+
+
+def _finer(differences: Array, widths: Array) -> Array:
+    """Return steps of differences not longer than a part of the width of log L."""
+    return np.clip(_PART * widths, 1e-4 * differences, differences)

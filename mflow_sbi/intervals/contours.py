@@ -1,18 +1,24 @@
-r"""The border of {psi : q(psi) <= c(psi)} in a plane: marching squares, exact for straight sides.
+r"""The border of {psi : q(psi) <= c(psi)} in a plane: marching triangles, exact for planes.
 
-On each triangle of the scan's cells (cut into four by their centres) the statistic is taken as
-linear, so that the border is made of straight pieces that join to closed lines, or to lines that
-end where the scan ends.
+Each cell of the scan is cut into four triangles by its centre.  On a triangle the function is
+taken as linear, so that the border is made of straight pieces that join to closed lines, or to
+lines that end where the scan ends.
 """
 
 from collections import defaultdict
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mflow_sbi.interfaces import Array
 
 __all__ = ["Contour", "contour_of"]
+
+_CEILING = 1e3  # for infinite heights
+
+Side: TypeAlias = tuple[int, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,95 +51,88 @@ def contour_of(
         axes: increasing values, (n_1,), (n_2,).
         heights: the function, (n_1, n_2).
     """
-    corners, values = _triangles(axes, np.clip(heights, -1e3, 1e3))
-    below = values <= 0
+    nodes, values, triangles = _mesh(axes, np.clip(heights, -_CEILING, _CEILING))
     border = np.concatenate([heights[0], heights[-1], heights[:, 0], heights[:, -1]])
-    cut = below.any(axis=1) & ~below.all(axis=1)
-    lines = _joined(_segments(corners[cut], values[cut], below[cut]))
     return Contour(
-        parameters, level, lines, _area_below(corners, values, below), bool((border <= 0).any())
+        parameters,
+        level,
+        _lines(nodes, values, triangles),
+        _area_below(nodes, values, triangles),
+        bool((border <= 0).any()),
     )
 
 
-def _triangles(axes: tuple[Array, Array], heights: Array) -> tuple[Array, Array]:
-    """Return the corners (T, 3, 2) and heights (T, 3) of four triangles in every cell."""
+def _mesh(axes: tuple[Array, Array], heights: Array) -> tuple[Array, Array, NDArray[np.intp]]:
+    """Return nodes (V, 2) and their heights (V,): the grid's and centres; triangles (T, 3)."""
     x, y = np.meshgrid(*axes, indexing="ij")
-    nodes = np.stack([x, y, heights], axis=-1)
-    ring = [nodes[:-1, :-1], nodes[1:, :-1], nodes[1:, 1:], nodes[:-1, 1:]]
-    centre = sum(ring) / 4
+    grid = np.stack([x, y, heights], axis=-1)
+    number = np.arange(heights.size).reshape(heights.shape)
+    centres = 0.25 * (grid[:-1, :-1] + grid[1:, :-1] + grid[1:, 1:] + grid[:-1, 1:])
+    own = heights.size + np.arange(centres[..., 0].size)
+    ring = [number[:-1, :-1], number[1:, :-1], number[1:, 1:], number[:-1, 1:]]
     sides = zip(ring, [*ring[1:], ring[0]], strict=True)
-    triangles = np.concatenate(
-        [np.stack([a, b, centre], axis=-2).reshape(-1, 3, 3) for a, b in sides]
-    )
-    return triangles[..., :2], triangles[..., 2]
+    triangles = [np.stack([a.ravel(), b.ravel(), own], axis=1) for a, b in sides]
+    nodes = np.concatenate([grid.reshape(-1, 3), centres.reshape(-1, 3)])
+    return nodes[:, :2], nodes[:, 2], np.concatenate(triangles)
 
 
-def _segments(corners: Array, values: Array, below: np.ndarray) -> Array:
-    """Return where the zero line enters and leaves each cut triangle, (T, 2, 2)."""
-    alone = np.where(below.sum(axis=1) == 1, below.argmax(axis=1), (~below).argmax(axis=1))
-    rows = np.arange(len(corners))
-    tip, tip_value = corners[rows, alone], values[rows, alone]
-    ends = []
-    for turn in (1, 2):
-        other = (alone + turn) % 3
-        share = tip_value / (tip_value - values[rows, other])
-        ends.append(tip + share[:, None] * (corners[rows, other] - tip))
-    return np.stack(ends, axis=1)
+def _lone_corner(below: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Return which corner of a cut triangle is on its own side of the border, (T,)."""
+    return np.where(below.sum(axis=1) == 1, below.argmax(axis=1), (~below).argmax(axis=1))
 
 
-def _area_below(corners: Array, values: Array, below: np.ndarray) -> float:
+def _area_below(nodes: Array, values: Array, triangles: NDArray[np.intp]) -> float:
     """Return the area of the parts of the triangles where the linear function is below zero."""
+    corners, heights = nodes[triangles], values[triangles]
     first, second = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     whole = 0.5 * np.abs(first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0])
-    n_below = below.sum(axis=1)
-    alone = np.where(n_below == 1, below.argmax(axis=1), (~below).argmax(axis=1))
-    rows = np.arange(len(values))
-    tip = values[rows, alone]
-    cut = (n_below == 1) | (n_below == 2)
-    share = np.ones(len(values))
+    below = heights <= 0
+    n_below, alone, rows = below.sum(axis=1), _lone_corner(below), np.arange(len(below))
+    tip, share = heights[rows, alone], np.ones(len(below))
     for turn in (1, 2):
-        fall = tip - values[rows, (alone + turn) % 3]
-        share *= np.where(cut, tip / np.where(fall != 0, fall, 1.0), 1.0)
-    share = np.select([n_below == 0, n_below == 3, n_below == 1], [0.0, 1.0, share], 1.0 - share)
-    return float(whole @ share)
+        fall = tip - heights[rows, (alone + turn) % 3]
+        share *= np.divide(tip, fall, out=np.zeros_like(tip), where=fall != 0)
+    cases = [n_below == 0, n_below == 3, n_below == 1]
+    return float(whole @ np.select(cases, [0.0, 1.0, share], 1.0 - share))
 
 
-def _joined(segments: Array) -> tuple[Array, ...]:
-    """Return segments (T, 2, 2) joined end to end."""
-    if len(segments) == 0:
-        return ()
-    scale = np.ptp(segments.reshape(-1, 2), axis=0)
-    unit = segments / np.where(scale > 0, scale, 1.0)
-    keys = [[tuple(end) for end in pair] for pair in np.round(unit, 9).tolist()]
-    at: dict[tuple[float, ...], list[int]] = defaultdict(list)
-    for number, pair in enumerate(keys):
-        for key in pair:
-            at[key].append(number)
-    unused = set(range(len(segments)))
-    open_ends = [number for key, numbers in at.items() if len(numbers) == 1 for number in numbers]
-    lines = []
-    for number in [*open_ends, *range(len(segments))]:
-        if number in unused:
-            lines.append(_followed(number, segments, keys, at, unused))
-    return tuple(line for line in lines if len(line) > 1)
+def _lines(nodes: Array, values: Array, triangles: NDArray[np.intp]) -> tuple[Array, ...]:
+    """Return the zero line's pieces, joined where they cross the same side of two triangles."""
+    below = values[triangles] <= 0
+    triangles = triangles[below.any(axis=1) & ~below.all(axis=1)]
+    alone, rows = _lone_corner(values[triangles] <= 0), np.arange(len(triangles))
+    ends = [
+        np.stack([triangles[rows, alone], triangles[rows, (alone + turn) % 3]], axis=1)
+        for turn in (1, 2)
+    ]
+    pieces = np.sort(np.stack(ends, axis=1), axis=2)  # (T, 2 ends, 2 nodes)
+    low, high = pieces[..., 0], pieces[..., 1]
+    share = values[low] / (values[low] - values[high])
+    places = nodes[low] + share[..., None] * (nodes[high] - nodes[low])
+    sides = [((a, b), (c, d)) for (a, b), (c, d) in pieces.tolist()]
+    flat = [side for pair in sides for side in pair]
+    where = dict(zip(flat, places.reshape(-1, 2), strict=True))
+    return tuple(np.stack([where[side] for side in chain]) for chain in _chains(sides))
 
 
-def _followed(
-    number: int,
-    segments: Array,
-    keys: list[list[tuple[float, ...]]],
-    at: dict[tuple[float, ...], list[int]],
-    unused: set[int],
-) -> Array:
-    """Return the line that begins with a segment, whose segments are then used."""
-    begin = 0 if len(at[keys[number][0]]) == 1 or len(at[keys[number][1]]) > 1 else 1
-    line = [segments[number][begin]]
-    while True:
-        unused.discard(number)
-        line.append(segments[number][1 - begin])
-        key = keys[number][1 - begin]
-        following = [other for other in at[key] if other in unused]
-        if not following:
-            return np.stack(line)
-        number = following[0]
-        begin = keys[number].index(key)
+def _chains(pieces: list[tuple[Side, Side]]) -> list[list[Side]]:
+    """Return pairs of sides joined to chains: open ones first, then rings."""
+    next_to: dict[Side, list[Side]] = defaultdict(list)
+    for first, second in pieces:
+        next_to[first].append(second)
+        next_to[second].append(first)
+    ends = [side for side, others in next_to.items() if len(others) == 1]
+    chains, seen = [], set()
+    for begin in [*ends, *next_to]:
+        if begin in seen:
+            continue
+        chain, here = [begin], begin
+        seen.add(begin)
+        while onward := [side for side in next_to[here] if side not in seen]:
+            here = onward[0]
+            seen.add(here)
+            chain.append(here)
+        if begin in next_to[here] and len(chain) > 2:
+            chain.append(begin)
+        chains.append(chain)
+    return chains

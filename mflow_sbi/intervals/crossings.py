@@ -15,7 +15,9 @@ from mflow_sbi.interfaces import Array
 
 __all__ = ["Interval", "IntervalSet", "excess", "intervals_below", "refine_crossings"]
 
-_STEPS = 12
+_STEPS = 24
+_BISECT = 3  # every third step halves the bracket, whatever the function does
+_CEILING = 10.0  # standard deviations, above which only the sign counts
 _PRECISION = 1e-4  # in sqrt(q): a ten thousandth of a standard deviation
 
 
@@ -143,7 +145,7 @@ def refine_crossings(
 ) -> Array:
     """Return a zero between every low and high, where the function has opposite signs, (K,).
 
-    False position with the Illinois rule, all brackets at once.
+    False position with the Illinois rule, every third step a bisection, all brackets at once.
 
     Args:
         low: one end of the brackets, (K,).
@@ -157,7 +159,7 @@ def refine_crossings(
     if function is None or len(low) == 0:
         return middle
     before = np.zeros(len(low))  # the end replaced last: 1 low, -1 high
-    for _ in range(_STEPS):
+    for step in range(1, _STEPS + 1):
         height = _finite(function(middle))
         done = np.abs(height) < _PRECISION
         if done.all():
@@ -166,13 +168,15 @@ def refine_crossings(
         kept = np.where(side == before, 0.5, 1.0)
         low, at_low = np.where(side > 0, (middle, height), (low, kept * at_low))
         high, at_high = np.where(side > 0, (high, kept * at_high), (middle, height))
-        before, middle = side, np.where(done, middle, _secant(low, high, at_low, at_high))
+        halved = step % _BISECT == 0
+        guess = 0.5 * (low + high) if halved else _secant(low, high, at_low, at_high)
+        before, middle = side, np.where(done, middle, guess)
     return middle
 
 
 def _finite(heights: Array) -> Array:
-    """Return heights with infinities made large."""
-    return np.clip(heights, -1e3, 1e3)
+    """Return heights with infinite and very large ones cut."""
+    return np.clip(heights, -_CEILING, _CEILING)
 
 
 def _secant(low: Array, high: Array, at_low: Array, at_high: Array) -> Array:

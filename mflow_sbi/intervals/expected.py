@@ -153,7 +153,7 @@ def intervals_of_sets(
     values = np.sort(np.concatenate([even, around]), axis=0)
     held = region.holding([parameter])
     _, heights = conditional_maxima(
-        sets, held, [k], values[..., None], tops.points[None, 0], (len(values),)
+        sets, held, [k], values[..., None], tops.points, (len(values),), rounds=1
     )
     top = np.maximum(tops.values[0], heights.max(axis=0))
     rule = construction or Wilks()

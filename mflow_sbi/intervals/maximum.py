@@ -9,7 +9,8 @@ kept beside the highest.  MINOS errors belong to the highest alone; for disjoint
 `profile`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,8 +134,8 @@ def maximise(
 
     >>> from mflow_sbi.inference import FlatLikelihood
     >>> flat = maximise(FlatLikelihood(("CWL2",)), [0.0], limits={"CWL2": (-1, 1)})
-    >>> flat.valid, flat.complaints[0][:24]
-    (False, 'HESSE: the likelihood is')
+    >>> flat.valid, flat.complaints[-1][:29]
+    (False, 'HESSE: the likelihood is flat')
     """
     names = tuple(likelihood.parameter_names)
     region = region_of(names, limits, fixed)
@@ -183,6 +184,8 @@ class _Height:
     def _at(self, theta: Array) -> tuple[float, Array | None]:
         point = np.asarray(theta, dtype=np.float64)[None]
         key = point.tobytes()
+        if not np.isfinite(point).all():
+            return np.inf, np.zeros_like(point[0])
         if self._last is None or self._last[0] != key:
             likelihood = self._likelihood
             if isinstance(likelihood, DifferentiableLikelihood):
@@ -210,17 +213,30 @@ def _migrad(height: _Height, start: Array, region: Region) -> Minuit:
     fit.limits = [tuple(side) for side in region.box]
     for k in np.flatnonzero(~region.free).tolist():
         fit.fixed[k] = True
-    for tolerance in _TOLERANCES:
-        fit.tol = tolerance
-        fit.migrad()
-        if fit.valid:
-            break
+    with _quiet(fit):
+        for tolerance in _TOLERANCES:
+            fit.tol = tolerance
+            fit.migrad()
+            if fit.valid:
+                break
     return fit
+
+
+@contextmanager
+def _quiet(fit: Minuit) -> Iterator[None]:
+    """Keep Minuit from printing: its words are told by the result."""
+    before = fit.print_level
+    fit.print_level = -1
+    try:
+        yield
+    finally:
+        fit.print_level = before
 
 
 def _depth(fit: Minuit) -> float:
     """Return -log L at the end of a fit, inf where it is not a number."""
-    return float(np.nan_to_num(fit.fval if fit.fval is not None else np.inf, nan=np.inf))
+    depth = np.inf if fit.fval is None else float(fit.fval)
+    return depth if np.isfinite([depth, *fit.values]).all() else np.inf
 
 
 def _with_errors(fit: Minuit, height: _Height, region: Region, level: float) -> Minuit:
@@ -228,11 +244,12 @@ def _with_errors(fit: Minuit, height: _Height, region: Region, level: float) -> 
     for _ in range(_RESTARTS):
         if not region.free.any():
             break
-        fit.hesse()
-        if not fit.valid:
-            break
-        depth = _depth(fit)
-        fit.minos(cl=level)
+        with _quiet(fit):
+            fit.hesse()
+            if not fit.valid:
+                break
+            depth = _depth(fit)
+            fit.minos(cl=level)
         if not any(error.lower_new_min or error.upper_new_min for error in fit.merrors.values()):
             break
         again = _migrad(height, np.array(fit.values), region)
@@ -251,8 +268,8 @@ def _result(
     minos = np.full((n, 2), np.nan)
     for name, error in best.merrors.items():
         minos[region.index(name)] = (
-            error.lower if error.lower_valid else np.nan,
-            error.upper if error.upper_valid else np.nan,
+            error.lower if _found(error, "lower") else np.nan,
+            error.upper if _found(error, "upper") else np.nan,
         )
     modes = _modes([best, *fits])
     return MaximumLikelihood(
@@ -292,7 +309,8 @@ def _complaints(fit: Minuit, region: Region) -> tuple[str, ...]:
     if not fit.valid:
         reasons = {
             "the call limit was reached": state.has_reached_call_limit,
-            f"{state.edm:.2g} of log L is estimated to be left": state.is_above_max_edm,
+            f"{state.edm:.2g} of log L is estimated to be left": state.is_above_max_edm
+            and np.isfinite(state.edm),
         }
         why = ", ".join(words for words, holds in reasons.items() if holds) or "no descent"
         found.append(f"MIGRAD found no valid maximum: {why}; try other starts or limits")
@@ -322,9 +340,14 @@ def _minos_remarks(fit: Minuit) -> list[str]:
     return [
         f"MINOS {side} error of {name}: {_minos_reason(error, side)}"
         for name, error in fit.merrors.items()
-        for side, valid in (("lower", error.lower_valid), ("upper", error.upper_valid))
-        if not valid
+        for side in ("lower", "upper")
+        if not _found(error, side)
     ]
+
+
+def _found(error: MError, side: str) -> bool:
+    """Return whether MINOS found the crossing on one side, inside the limits."""
+    return bool(getattr(error, f"{side}_valid") and not getattr(error, f"at_{side}_limit"))
 
 
 def _minos_reason(error: MError, side: str) -> str:

@@ -9,7 +9,7 @@ Poisson(n | mu) prod_i p(x_i|theta) with mu = exposure sigma(theta), up to a con
 All sets stand in one array (S, N, K), the shorter ones filled up with events of weight 0.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,7 +74,8 @@ class MorphingSets:
         place = np.arange(counts.max(initial=0)) < counts[:, None]
         self._weights = np.zeros(place.shape)
         self._weights[place] = a
-        self._components = np.zeros((*place.shape, n_terms))
+        filler = np.eye(n_terms)[0] * np.abs(components[:, 0]).max(initial=0.0)
+        self._components = np.broadcast_to(filler, (*place.shape, n_terms)).copy()
         self._components[place] = components
         self._sum = self._weights.sum(axis=1)
 
@@ -111,42 +112,53 @@ class MorphingSets:
         sigma = total_cross_section(self._basis, self._total, theta)
         result = -self._of_cross_section(sigma[:, None])
         flat = self._components.reshape(-1, w.shape[1])
-        step = max(1, _BLOCK // max(1, len(flat)))
-        for start in range(0, len(w), step):
-            rows = slice(start, start + step)
+        for rows in self._blocks(len(w)):
             density = (w[rows] @ flat.T).reshape(-1, *self._weights.shape)
-            result[rows] += self._weighted_logs(density, self._weights).sum(axis=2)
+            result[rows] += _weighted_logs(density.swapaxes(0, 1), self._weights).T
         return result
 
     def at_own_points(self, theta: Array) -> Array:
         """Return log L of every set at its own points, (M, S, p) -> (M, S)."""
-        return self._evaluated(theta)[0]
+        points, w, sigma = self._at(theta)
+        values = -self._of_cross_section(sigma)
+        for rows in self._blocks(len(theta)):
+            values[rows] += _weighted_logs(self._densities(w, rows), self._weights).T
+        return values
 
     def slopes_at_own_points(self, theta: Array) -> tuple[Array, Array]:
         """Return log L and its gradient, (M, S, p) -> (M, S), (M, S, p); zero where -inf."""
-        values, w_gradient, pull = self._evaluated(theta)
-        return values, np.einsum("smkp,smk->msp", w_gradient, pull)
-
-    def _evaluated(self, theta: Array) -> tuple[Array, Array, Array]:
-        """Return log L (M, S), dw/dtheta (S, M, K, p) and d log L / dw (S, M, K)."""
-        points = theta.swapaxes(0, 1).reshape(-1, theta.shape[2])
-        shape = (self.n_sets, len(theta))
-        w = self._basis.weights(points).reshape(*shape, -1)
-        gradient = self._basis.gradient(points).reshape(*shape, w.shape[2], -1)
-        sigma = total_cross_section(self._basis, self._total, points).reshape(shape)
-        values, pull = -self._of_cross_section(sigma.T), np.empty_like(w)
-        step = max(1, _BLOCK // max(1, self._weights.size))
-        for start in range(0, len(theta), step):
-            rows = slice(start, start + step)
-            density = w[:, rows] @ self._components.swapaxes(1, 2)  # (S, m, N)
-            a = self._weights[:, None]
-            values[rows] += self._weighted_logs(density, a).sum(axis=2).T
-            ratio = np.divide(a, density, out=np.zeros_like(density), where=density > 0)
+        points, w, sigma = self._at(theta)
+        values, pull = -self._of_cross_section(sigma), np.empty_like(w)
+        for rows in self._blocks(len(theta)):
+            density = self._densities(w, rows)
+            values[rows] += _weighted_logs(density, self._weights).T
+            density[density <= 0] = np.inf
+            ratio = np.divide(self._weights[:, None], density, out=density)
             pull[:, rows] = ratio @ self._components
-        per_sigma = self.exposure or self._sum[:, None] / sigma
-        pull -= np.broadcast_to(per_sigma, shape)[..., None] * self._total
+        per_sigma = (
+            self._sum / sigma if self.exposure is None else np.full(sigma.shape, self.exposure)
+        )
+        pull -= per_sigma.T[..., None] * self._total
         pull[np.isneginf(values.T)] = 0.0
-        return values, gradient, pull
+        gradient = self._basis.gradient(points).reshape(*w.shape, -1)
+        return values, np.einsum("smkp,smk->msp", gradient, pull)
+
+    def _at(self, theta: Array) -> tuple[Array, Array, Array]:
+        """Return points (S M, p), w(theta) of each set's points (S, M, K), sigma (M, S)."""
+        points = theta.swapaxes(0, 1).reshape(-1, theta.shape[2])
+        w = self._basis.weights(points).reshape(self.n_sets, len(theta), -1)
+        sigma = total_cross_section(self._basis, self._total, points)
+        return points, w, sigma.reshape(self.n_sets, len(theta)).T
+
+    def _densities(self, w: Array, rows: slice) -> Array:
+        """Return w.c of some of each set's points and all of its events, (S, m, N)."""
+        return w[:, rows] @ self._components.swapaxes(1, 2)
+
+    def _blocks(self, n_points: int) -> Iterator[slice]:
+        """Yield slices of points of which all densities fit into memory."""
+        step = max(1, _BLOCK // max(1, self._weights.size))
+        for start in range(0, n_points, step):
+            yield slice(start, start + step)
 
     def _of_cross_section(self, sigma: Array) -> Array:
         """Return what is to be subtracted for the normalisation, (M, S or 1) -> (M, S)."""
@@ -154,12 +166,18 @@ class MorphingSets:
             return np.log(sigma) * self._sum
         return np.broadcast_to(self.exposure * sigma, (len(sigma), self.n_sets)).copy()
 
-    def _weighted_logs(self, density: Array, weights: Array) -> Array:
-        """Return a log(density): 0 for weight 0, -inf where there is no density."""
-        counted = np.broadcast_to(weights > 0, density.shape)
-        safe = np.where(counted, np.maximum(density, 0.0), 1.0)
-        with np.errstate(divide="ignore"):
-            return weights * np.log(safe)
+
+def _weighted_logs(density: Array, weights: Array) -> Array:
+    """Return sum_n a_sn log(density_smn), (S, M, N), (S, N) -> (S, M).
+
+    -inf where an event of some weight has no density.
+    """
+    possible = density > 0
+    if possible.all():
+        return np.einsum("smn,sn->sm", np.log(density), weights)
+    logs = np.log(np.where(possible, density, 1.0))
+    lost = (~possible & (weights > 0)[:, None]).any(axis=2)
+    return np.where(lost, -np.inf, np.einsum("smn,sn->sm", logs, weights))
 
 
 class WeightedLikelihood:

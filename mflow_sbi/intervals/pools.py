@@ -185,6 +185,32 @@ class EventPool:
 
         return simulate
 
+    def asimov_weights(
+        self,
+        theta: ArrayLike,
+        *,
+        n_events: float | None = None,
+        luminosity: float | None = None,
+    ) -> Array:
+        """Return n u_i: the pool as the data expected at theta, (N,).
+
+        They make Asimov data for any likelihood that takes weights, learned ones with backgrounds
+        and nuisances too (`ExtendedLikelihood`, `ShapeLikelihood`).
+
+        Args:
+            theta: (p,).
+            n_events: expected events, or
+            luminosity: 1/fb.
+
+        Raises:
+            IntervalError: neither or both of n_events and luminosity.
+        """
+        if (n_events is None) == (luminosity is None):
+            message = "Asimov data: expected n_events (shape) or luminosity (shape and rate)"
+            raise IntervalError(message)
+        mean = self.expected_events(theta, luminosity) if luminosity else float(n_events or 0)
+        return mean * self.weights(theta)
+
     def asimov(
         self,
         theta: ArrayLike,
@@ -202,10 +228,7 @@ class EventPool:
         Raises:
             IntervalError: neither or both of n_events and luminosity.
         """
-        if (n_events is None) == (luminosity is None):
-            message = "Asimov data: expected n_events (shape) or luminosity (shape and rate)"
-            raise IntervalError(message)
-        mean = self.expected_events(theta, luminosity) if luminosity else float(n_events or 0)
+        weights = self.asimov_weights(theta, n_events=n_events, luminosity=luminosity)
         sets = MorphingSets(
             self.parameter_names,
             self.basis,
@@ -213,7 +236,7 @@ class EventPool:
             [len(self)],
             self.cross_section,
             _INVERSE_PICOBARN * luminosity if luminosity else None,
-            mean * self.weights(theta),
+            weights,
         )
         return WeightedLikelihood(sets)
 

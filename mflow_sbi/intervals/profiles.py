@@ -7,10 +7,11 @@ their neighbours ended, again and again until none finds a higher place.  Profil
 any parameters that are functions of each other, as intervals from them are.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
 from mflow_sbi.errors import IntervalError
@@ -28,7 +29,8 @@ __all__ = ["ProfileScan", "conditional_maxima", "profile"]
 
 _EVEN = {1: 61, 2: 33}  # values of a scan over the limits, by number of scanned parameters
 _AROUND = np.arange(-4, 4.5, 0.5)  # and around each maximum, standard deviations
-_ROUNDS = 20
+_ROUNDS = 2  # through the whole scan
+_GAIN = 1e-4  # log-likelihood that makes a value's neighbours look again
 _MODES = 4
 _HIGHER = 1e-3  # log-likelihood above the maximum given that is worth a remark
 
@@ -194,6 +196,7 @@ def conditional_maxima(
     grid: Array,
     seeds: Array,
     shape: tuple[int, ...],
+    rounds: int | None = None,
 ) -> tuple[Array, Array]:
     """Return the highest points of S data sets for each value of the scanned parameters.
 
@@ -204,6 +207,7 @@ def conditional_maxima(
         grid: their values in C order, the same for all sets or not, (M, 1 or S, q).
         seeds: points to climb from, (R, S, p).
         shape: of the grid, for its neighbours, (n_1, ..., n_q).
+        rounds: how often neighbours are asked; by default as long as it helps.
 
     Returns:
         Points (M, S, p), with the scanned values, and log L there, (M, S).
@@ -212,15 +216,18 @@ def conditional_maxima(
     points, heights = _climbed(sets, held, scanned, grid, starts)
     if not held.free.any():
         return points, heights
-    for _ in range(_ROUNDS):
-        proposed, gain = _from_neighbours(sets, points, heights, scanned, grid, shape)
-        rows = np.flatnonzero((gain > 1e-4).any(axis=1))
-        if len(rows) == 0:
+    changed = np.ones(len(grid), dtype=bool)
+    for _ in range(rounds or _ROUNDS * max(shape)):
+        before = heights.copy()
+        for rows, proposed in _from_neighbours(points, grid, scanned, shape, changed):
+            better = climb(sets, proposed, held)
+            higher = better.values > heights[rows]
+            points[rows] = np.where(higher[..., None], better.points, points[rows])
+            heights[rows] = np.where(higher, better.values, heights[rows])
+        with np.errstate(invalid="ignore"):
+            changed = np.any(heights - before > _GAIN, axis=1)
+        if not changed.any():
             break
-        better = climb(sets, proposed[rows], held)
-        higher = better.values > heights[rows]
-        points[rows] = np.where(higher[..., None], better.points, points[rows])
-        heights[rows] = np.where(higher, better.values, heights[rows])
     return points, heights
 
 
@@ -240,29 +247,23 @@ def _climbed(
 
 
 def _from_neighbours(
-    sets: LikelihoodSets,
     points: Array,
-    heights: Array,
-    scanned: Sequence[int],
     grid: Array,
+    scanned: Sequence[int],
     shape: tuple[int, ...],
-) -> tuple[Array, Array]:
-    """Return the best place that a neighbour in the grid proposes, and what is gained there."""
+    changed: NDArray[np.bool_],
+) -> Iterator[tuple[NDArray[np.intp], Array]]:
+    """Yield values of the scan next to changed ones, and the neighbours' places for them."""
     index = np.arange(len(grid)).reshape(shape)
-    best, gain = points.copy(), np.zeros_like(heights)
     for axis in range(len(shape)):
         for step in (1, -1):
-            neighbour = np.roll(index, step, axis=axis)
-            edge = 0 if step == 1 else shape[axis] - 1
-            np.moveaxis(neighbour, axis, 0)[edge] = np.moveaxis(index, axis, 0)[edge]
-            proposed = points[neighbour.ravel()]
-            proposed[..., list(scanned)] = grid
-            values = sets.at_own_points(proposed)
-            with np.errstate(invalid="ignore"):
-                more = np.nan_to_num(values - heights, nan=0.0)
-            better = more > gain
-            best[better], gain[better] = proposed[better], more[better]
-    return best, gain
+            lines = np.moveaxis(index, axis, 0)[::step]
+            rows, neighbours = lines[1:].ravel(), lines[:-1].ravel()
+            fresh = changed[neighbours]
+            if fresh.any():
+                proposed = points[neighbours[fresh]]
+                proposed[..., list(scanned)] = grid[rows[fresh]]
+                yield rows[fresh], proposed
 
 
 def _scanned(names: tuple[str, ...], region: Region) -> list[int]:
