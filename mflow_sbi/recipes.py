@@ -124,6 +124,7 @@ _RATIO_PHASE = Phase(
     learning_rate=5e-3,
     weight_decay=1e-3,
     clip_norm=5.0,
+    optimiser=Muon(matrix_rate=5.0),
 )
 _MANIFOLD_PHASE = Phase(
     "manifold",
@@ -152,6 +153,7 @@ _DENSITY_PHASE = Phase(
     batch_size=500,
     learning_rate=3e-3,
     clip_norm=5.0,
+    optimiser=Muon(matrix_rate=10.0),
 )
 _ENTROPY_PHASE = Phase(
     "ratio",
