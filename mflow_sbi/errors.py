@@ -15,6 +15,7 @@ __all__ = [
     "MetadataError",
     "MflowSbiError",
     "MissingReference",
+    "OffManifoldError",
     "ParameterRangeError",
     "RunFolderError",
     "SamplingError",
@@ -49,6 +50,10 @@ class ChartError(MflowSbiError):
 
 class ShapeError(MflowSbiError):
     """An array of the wrong shape reached a public call."""
+
+
+class OffManifoldError(MflowSbiError):
+    """Observed events lie outside what the surrogate has learned from."""
 
 
 class ParameterRangeError(MflowSbiError):
