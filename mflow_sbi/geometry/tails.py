@@ -111,7 +111,7 @@ class TrainingTail:
         high = rising[np.minimum(place, len(rising) - 1)]
         with np.errstate(invalid="ignore", divide="ignore"):
             share = np.where(high > low, (high - t) / (high - low), 0.0)
-        return above + np.floor(np.clip(share, 0.0, 1.0) * np.maximum(below - above, 0.0))
+        return above + np.ceil(np.clip(share, 0.0, 1.0) * np.maximum(below - above, 0.0))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON-ready values."""
