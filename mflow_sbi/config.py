@@ -17,7 +17,7 @@ import difflib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -27,14 +27,28 @@ from mflow_sbi.inference import BoxPrior, McmcSettings, NormalPrior
 from mflow_sbi.recipes import find_recipe
 from mflow_sbi.training import FitSettings, Schedule
 
-__all__ = ["McmcConfig", "PhaseConfig", "PriorConfig", "RunConfig", "parse_config", "read_config"]
+__all__ = [
+    "McmcConfig",
+    "PhaseConfig",
+    "PriorConfig",
+    "RunConfig",
+    "StrictConfig",
+    "parse_config",
+    "read_config",
+    "read_yaml",
+    "validated",
+]
+
+_Config = TypeVar("_Config", bound=BaseModel)
 
 
-class _Strict(BaseModel):
+class StrictConfig(BaseModel):
+    """A frozen record that refuses unknown keys."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class PhaseConfig(_Strict):
+class PhaseConfig(StrictConfig):
     """What may be changed of a phase of the recipe's schedule."""
 
     epochs: int | None = Field(default=None, ge=1)
@@ -49,7 +63,7 @@ class PhaseConfig(_Strict):
         return {k: v for k, v in self.model_dump().items() if v is not None}
 
 
-class PriorConfig(_Strict):
+class PriorConfig(StrictConfig):
     """A normal prior (mean, std) or a box (low, high), one number per parameter."""
 
     kind: Literal["normal", "box"] = "normal"
@@ -82,7 +96,7 @@ class PriorConfig(_Strict):
         return BoxPrior(names, first, second)
 
 
-class McmcConfig(_Strict):
+class McmcConfig(StrictConfig):
     """Ensembles, walkers and steps of the sampler."""
 
     ensembles: int = Field(default=4, ge=2)
@@ -95,7 +109,7 @@ class McmcConfig(_Strict):
         return McmcSettings(self.ensembles, self.walkers, self.burn_in, self.steps)
 
 
-class RunConfig(_Strict):
+class RunConfig(StrictConfig):
     """Everything that defines a run; see the module's example."""
 
     name: str = Field(min_length=1, pattern=r"^\w[\w.-]*$")
@@ -151,28 +165,52 @@ def parse_config(values: Mapping[str, Any], where: str = "configuration") -> Run
     Raises:
         ConfigurationError: unknown key, unknown name, impossible value.
     """
-    try:
-        config = RunConfig.model_validate(dict(values))
-    except ValidationError as error:
-        msg = f"{where}: {_explain(error)}"
-        raise ConfigurationError(msg) from error
+    parts = {"phases": PhaseConfig, "prior": PriorConfig, "mcmc": McmcConfig}
+    config = validated(RunConfig, values, where, parts)
     find_recipe(config.recipe).parse_options(config.options)
     config.schedule()
     return config
 
 
-def _explain(error: ValidationError) -> str:
+def validated(
+    model: type[_Config],
+    values: Mapping[str, Any],
+    where: str,
+    parts: Mapping[str, type[BaseModel]],
+) -> _Config:
+    """Return the record of a configuration.
+
+    Args:
+        model: of the record.
+        values: plain values by key.
+        where: names the configuration in messages.
+        parts: records inside the record, by key.
+
+    Raises:
+        ConfigurationError: unknown key (with the nearest spelling), or impossible value.
+    """
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        msg = f"{where}: {_explain(error, model, parts)}"
+        raise ConfigurationError(msg) from error
+
+
+def _explain(
+    error: ValidationError, model: type[BaseModel], parts: Mapping[str, type[BaseModel]]
+) -> str:
     first = error.errors()[0]
     path = [str(part) for part in first["loc"]]
     place = ".".join(path)
     if first["type"] == "missing":
         return f"missing key {place!r}"
     if first["type"] != "extra_forbidden":
-        return f"{place}: {first['msg']}, got {first['input']!r}"
-    models = {"phases": PhaseConfig, "prior": PriorConfig, "mcmc": McmcConfig}
-    model = models.get(path[0], RunConfig) if len(path) > 1 else RunConfig
-    near = difflib.get_close_matches(path[-1], model.model_fields, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known keys: {sorted(model.model_fields)}"
+        said = f"{place}: " if place else ""
+        return f"{said}{first['msg']}, got {first['input']!r}"
+    inner = parts.get(path[0], model) if len(path) > 1 else model
+    known = [field.alias or name for name, field in inner.model_fields.items()]
+    near = difflib.get_close_matches(path[-1], known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known keys: {sorted(known)}"
     return f"unknown key {place!r}; {hint}"
 
 
@@ -188,11 +226,11 @@ class _UniqueKeys(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
-def read_config(path: str | Path) -> RunConfig:
-    """Return the configuration in a YAML (or JSON) file; relative event paths are as written.
+def read_yaml(path: str | Path) -> Mapping[str, Any]:
+    """Return the mapping in a YAML (or JSON) file.
 
     Raises:
-        ConfigurationError: no such file, not YAML, or not a valid configuration.
+        ConfigurationError: no such file, not YAML, or no mapping.
     """
     path = Path(path)
     try:
@@ -206,4 +244,13 @@ def read_config(path: str | Path) -> RunConfig:
     if not isinstance(values, Mapping):
         message = f"{path}: expected a mapping of keys to values, got {type(values).__name__}"
         raise ConfigurationError(message)
-    return parse_config(values, str(path))
+    return values
+
+
+def read_config(path: str | Path) -> RunConfig:
+    """Return the configuration in a YAML (or JSON) file; relative event paths are as written.
+
+    Raises:
+        ConfigurationError: no such file, not YAML, or not a valid configuration.
+    """
+    return parse_config(read_yaml(path), str(path))
