@@ -137,6 +137,10 @@ def test_normal_truncated_far_out_is_the_conditional_density() -> None:
         theta = sign * (edge + np.linspace(0, 0.3, 7)[:, None])
         expected = norm.logpdf(theta[:, 0]) - norm.logsf(edge)
         np.testing.assert_allclose(prior.log_prob(theta), expected, rtol=1e-10)
+    very_far = TruncatedNormalPrior(ONE, (0,), (1,), (45,), (46,))
+    assert very_far.log_prob(np.array([[45.0]]))[0] == pytest.approx(
+        norm.logpdf(45) - norm.logsf(45), rel=1e-10
+    )
     whole = PRIORS["not truncated"]
     theta = np.linspace(-1, 2, 9)[:, None]
     np.testing.assert_allclose(whole.log_prob(theta), PRIORS["normal"].log_prob(theta))

@@ -65,6 +65,14 @@ def test_far_out_nothing_overflows_and_nothing_leaves_the_ends() -> None:
         assert np.isfinite(MAP.log_jacobian_gradient(z)).all()
 
 
+def test_rounding_does_not_leave_the_ends() -> None:
+    """low + (high - low) may be above high by a rounding error."""
+    ends = np.sort(np.random.default_rng(4).normal(size=(200, 2)), axis=1)
+    assert (ends[:, 0] + (ends[:, 1] - ends[:, 0]) > ends[:, 1]).any()
+    names = [f"c{k}" for k in range(200)]
+    assert (Unbounded(names, ends).to_parameters(np.full((1, 200), 60.0)) <= ends[:, 1]).all()
+
+
 PRIOR = ProductPrior(
     (
         NormalPrior(("free",), (0.5,), (2,)),
