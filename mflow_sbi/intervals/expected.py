@@ -151,7 +151,7 @@ def intervals_of_sets(
     even = np.tile(np.linspace(low, high, _EVEN)[:, None], (1, sets.n_sets))
     around = np.clip(centre + _AROUND[:, None] * width, low, high)
     values = np.sort(np.concatenate([even, around]), axis=0)
-    held = region.holding([parameter])
+    held = region.holding([parameter], np.zeros(len(region.names)))  # values put in their own
     _, heights = conditional_maxima(
         sets, held, [k], values[..., None], tops.points, (len(values),), rounds=1
     )

@@ -70,10 +70,10 @@ class Region:
             raise IntervalError(message)
         return points
 
-    def holding(self, names: Sequence[str]) -> "Region":
-        """Return the region in which these parameters are not free (their values follow)."""
-        held = self.held.copy()
-        held[[self.index(name) for name in names]] = 0.0
+    def holding(self, names: Sequence[str], theta: Array) -> "Region":
+        """Return the region in which these parameters have their values in theta, (p,)."""
+        held, places = self.held.copy(), [self.index(name) for name in names]
+        held[places] = theta[places]
         return Region(self.names, self.box, held)
 
     def require_finite(self, names: Sequence[str], purpose: str) -> None:

@@ -159,7 +159,7 @@ def profile(
     values = _axes(names, scanned, region, maximum) if axes is None else ordered_axes(axes)
     grid = np.stack([axis.ravel() for axis in np.meshgrid(*values, indexing="ij")], axis=1)
     seeds = np.stack([mode.values for mode in maximum.modes[:_MODES]])[:, None]
-    held = region.holding(names)
+    held = region.holding(names, maximum.values)  # each value of the scan puts in its own
     shape = tuple(len(axis) for axis in values)
     points, heights = conditional_maxima(sets, held, scanned, grid[:, None], seeds, shape)
     points, heights = points[:, 0], heights[:, 0]

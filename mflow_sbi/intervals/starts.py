@@ -10,6 +10,7 @@ from mflow_sbi.intervals.sets import LikelihoodSets, as_sets
 
 __all__ = ["even_points", "starts_from_prior", "starts_in_box", "starts_of_sets"]
 
+_NEIGHBOURS = 1.2  # spacings
 _POINTS = {1: 64, 2: 400, 3: 1000}  # by number of free parameters; 2000 for more
 
 
@@ -37,7 +38,7 @@ def even_points(region: Region, n: int | None = None) -> Array:
 def starts_of_sets(sets: LikelihoodSets, region: Region, points: Array, keep: int) -> Array:
     """Return for every data set the best points that stand apart, (keep, S, p).
 
-    Apart: two spacings of the points or more.  Where the points are used up before `keep` are
+    Apart: more than a spacing of the points.  Where the points are used up before `keep` are
     found, the best comes again.
 
     Raises:
@@ -104,9 +105,9 @@ def starts_from_prior(
 
 
 def _near(points: Array) -> np.ndarray:
-    """Return which points are within two spacings of each other, (M, M)."""
+    """Return which points are neighbours, (M, M)."""
     spread = points.std(axis=0)
     unit = points / np.where(spread > 0, spread, 1.0)
     spacing = np.sqrt(12) * len(points) ** (-1 / max(1, points.shape[1]))
     squared = np.square(unit[:, None] - unit[None]).sum(axis=2)
-    return squared <= (2 * spacing) ** 2
+    return squared <= (_NEIGHBOURS * spacing) ** 2

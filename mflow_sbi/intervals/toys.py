@@ -24,7 +24,6 @@ from mflow_sbi.intervals.constructions import (
     ordered_axes,
 )
 from mflow_sbi.intervals.parameters import Limits, Region, region_of
-from mflow_sbi.intervals.profiles import conditional_maxima
 from mflow_sbi.intervals.sets import LikelihoodSets, as_sets
 from mflow_sbi.intervals.starts import even_points, starts_of_sets
 
@@ -38,7 +37,7 @@ __all__ = [
 ]
 
 _AT_ONCE = 500  # toys in memory
-_STARTS = 3
+_STARTS = 5
 
 
 class Simulate(Protocol):
@@ -101,14 +100,15 @@ def highest_points(sets: LikelihoodSets, region: Region, near: Array | None = No
     Args:
         sets: log L of the data sets.
         region: finite limits.
-        near: a point to climb from too, (p,).
+        near: points to climb from too, (R, S, p).
 
     Raises:
         IntervalError: limits missing, or a likelihood that vanishes everywhere.
     """
-    starts = starts_of_sets(sets, region, even_points(region), _STARTS)
+    starts = starts_of_sets(sets, region, even_points(region), _STARTS if region.free.any() else 1)
     if near is not None:
-        starts = np.concatenate([starts, np.broadcast_to(near, (1, *starts.shape[1:]))])
+        starts = np.concatenate([starts, near])
+    starts = np.where(region.free, starts, region.held)
     ends = climb(sets, starts, region)
     best = ends.values.argmax(axis=0)[None]
     return Climb(
@@ -129,11 +129,10 @@ def likelihood_ratios(
         parameters: names of psi's parameters.
         region: finite limits, within which maxima are looked for.
     """
-    tops = highest_points(sets, region, theta)
-    held = region.holding(parameters)
-    scanned = [region.index(name) for name in parameters]
-    seeds = np.concatenate([tops.points, np.broadcast_to(theta, tops.points.shape)])
-    _, values = conditional_maxima(sets, held, scanned, theta[scanned][None, None], seeds, (1,))
+    near = np.broadcast_to(theta, (1, sets.n_sets, len(theta)))
+    tops = highest_points(sets, region, near)
+    held = region.holding(parameters, theta)
+    values = highest_points(sets, held, np.concatenate([near, tops.points])).values
     return 2 * np.maximum(np.maximum(tops.values, values) - values, 0.0)[0]
 
 
