@@ -48,23 +48,23 @@ def autocorrelation_time(chains: Array) -> float:
     return float(np.clip(taus[window], 1.0, steps))
 
 
-def chain_complaints(r_hat: Sequence[float], effective: Array) -> Iterator[str]:
+def chain_complaints(r_hat: Sequence[float], total: Array, by_chain: Array) -> Iterator[str]:
     """Yield in words what independent chains lack.
 
     Args:
         r_hat: rank-normalised split R-hat of each parameter.
-        effective: effective draws of each chain (or ensemble) and parameter, (C, p).
+        total: effective draws of each parameter, (p,).
+        by_chain: effective draws of each chain (or ensemble) alone, (C, p).
     """
     if not max(r_hat) < _MAX_R_HAT:
         yield (
             f"R-hat {max(r_hat):.3f}: the chains disagree (different modes, or too short); sample "
             "longer, or take nested sampling for several modes"
         )
-    total, worst = effective.sum(axis=0).min(), effective.min()
-    if not total >= MIN_EFFECTIVE_DRAWS:
-        yield f"only {total:.0f} effective draws: sample longer"
-    if not worst >= _MIN_EFFECTIVE_PER_CHAIN:
-        yield f"a chain with only {worst:.0f} effective draws: part of it is stuck, sample longer"
+    if not total.min() >= MIN_EFFECTIVE_DRAWS:
+        yield f"only {total.min():.0f} effective draws: sample longer"
+    if not by_chain.min() >= _MIN_EFFECTIVE_PER_CHAIN:
+        yield f"a chain of {by_chain.min():.0f} effective draws: it is stuck, or too short"
 
 
 @dataclass(frozen=True)

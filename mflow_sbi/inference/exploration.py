@@ -123,7 +123,7 @@ class JumpDensity:
     @cached_property
     def _whitened(self) -> tuple[Array, Array, float]:
         """Return A^-T, the centres where A is one, and the log norm of (1/m) sum_j N."""
-        to_unit = np.linalg.inv(self.axes)
+        to_unit = np.asarray(np.linalg.inv(self.axes), dtype=np.float64)
         norm = np.linalg.slogdet(to_unit)[1] - 0.5 * len(to_unit) * np.log(2 * np.pi)
         return to_unit, self.centres @ to_unit, float(norm - np.log(len(self.centres)))
 

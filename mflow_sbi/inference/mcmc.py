@@ -382,7 +382,7 @@ def _diagnose(points: Array, moved: Array) -> Diagnostics:
         [[autocorrelation_time(each[..., k]) for k in range(parameters)] for each in points]
     )
     effective = steps * walkers / taus
-    complaints = list(chain_complaints(r_hat, effective))
+    complaints = list(chain_complaints(r_hat, effective.sum(axis=0), effective))
     if moved.min() < _MIN_ACCEPTANCE:
         complaints.append(f"an ensemble accepts only {moved.min():.1%} of its moves")
     return Diagnostics(

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from importlib.metadata import version
+from types import ModuleType
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from mflow_sbi.errors import ConfigurationError
+from mflow_sbi.errors import ConfigurationError, SamplingError
 from mflow_sbi.inference.exploration import Exploration, explore_prior
 from mflow_sbi.inference.likelihood import CountsEvaluations, EvaluationCount, ObservedData
 from mflow_sbi.inference.points import common_names, log_joint
@@ -15,7 +17,19 @@ from mflow_sbi.inference.prior_fields import RecordedPrior
 from mflow_sbi.inference.result import Diagnostics, InferenceData, build_posterior
 from mflow_sbi.interfaces import Array, Likelihood, Progress
 
-__all__ = ["Draws", "Problem", "Sampler", "require_at_least", "sample_posterior", "unheard"]
+__all__ = [
+    "EXPLORED",
+    "Draws",
+    "Problem",
+    "Sampler",
+    "require_at_least",
+    "require_library",
+    "sample_posterior",
+    "unheard",
+]
+
+EXPLORED = 4096
+"""Prior draws with which single chains and grids are compared."""
 
 _MAX_MISSED_SHARE = 0.02
 
@@ -190,6 +204,21 @@ def require_at_least(sampler: str, settings: object, least: Mapping[str, float])
         if not given >= value:
             message = f"{sampler} {name}: expected at least {value}, got {given}"
             raise ConfigurationError(message)
+
+
+def require_library(name: str, sampler: str) -> ModuleType:
+    """Import an optional library at its first use.
+
+    Raises:
+        SamplingError: it is not installed; the message has the command.
+    """
+    try:
+        return import_module(name)
+    except ImportError as error:
+        message = (
+            f'the sampler {sampler} needs the library {name}: pip install "mflow_sbi[samplers]"'
+        )
+        raise SamplingError(message) from error
 
 
 def unheard(progress: Progress | None) -> Progress:
