@@ -1,14 +1,15 @@
 r"""Posterior predictive checks: do events of the fitted theory look like the observed ones?
 
-Replicated sets are drawn at draws of the posterior.  For each observable the distance of a set is
-the largest gap between its distribution function and that of all sets together,
+Replicated sets are drawn at draws of the posterior.  For each observable the distance of a set of
+N events is the largest gap between its distribution function and that of all sets together,
 
-    D_j = sup_x |F_j(x) - F_j^all(x)|,
+    D_j = sqrt(N) sup_x |F_j(x) - F_j^all(x)|,
 
 and p_j is the share of sets, observed one included, whose distance is as large.  The smallest p_j
-of many observables is small by chance; the look-elsewhere p compares it with the smallest of each
-replicated set, correlations included.  The posterior has seen the events, which makes all these
-p-values larger than uniform, never smaller on average: a small one is to be believed.
+of many observables is small by chance; the look-elsewhere p is the share of sets whose largest
+distance in any observable is as large, correlations included.  The posterior has seen the events,
+which makes all these p-values larger than uniform, never smaller on average: a small one is to be
+believed.
 """
 
 from collections.abc import Sequence
@@ -41,7 +42,7 @@ class PredictiveCheck:
         observables: their n names.
         distances: D_j of the observed set.
         p_values: share of sets at least as far away, for each observable.
-        global_p: of the smallest p-value, with the look-elsewhere effect.
+        global_p: of the largest distance, with the look-elsewhere effect.
         n_replicas: R, replicated sets.
     """
 
@@ -61,7 +62,7 @@ class PredictiveCheck:
         """One sentence with both p-values."""
         return (
             f"smallest of {len(self.observables)} p-values: {min(self.p_values):.3f} "
-            f"({self.worst}); as small in any observable by chance: {self.global_p:.3f}"
+            f"({self.worst}); as far off in any of them by chance: {self.global_p:.3f}"
         )
 
     def rows(self) -> list[tuple[str, str, str]]:
@@ -118,24 +119,24 @@ def predictive_check(
         ]
     )
     p_values = _shares_as_large(distances)
-    smallest = -p_values.min(axis=1, keepdims=True)
+    largest = distances.max(axis=1, keepdims=True)
     return PredictiveCheck(
         tuple(observables),
         tuple(distances[0].tolist()),
         tuple(p_values[0].tolist()),
-        float(_shares_as_large(smallest)[0, 0]),
+        float(_shares_as_large(largest)[0, 0]),
         len(replicas),
     )
 
 
 def _distance(own: Array, everything: Array) -> float:
-    """Return sup |F - F_all| of sorted values; next to one of them, F is constant in between."""
+    """Return sqrt(N) sup |F - F_all| of sorted values; F is constant between them."""
     gaps = [
         np.searchsorted(own, own, side) / len(own)
         - np.searchsorted(everything, own, side) / len(everything)
         for side in ("left", "right")
     ]
-    return float(np.abs(gaps).max())
+    return float(np.sqrt(len(own)) * np.abs(gaps).max())
 
 
 def _shares_as_large(values: Array) -> Array:

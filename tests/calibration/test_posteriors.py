@@ -9,7 +9,7 @@ from mflow_sbi.calibration import GridSettings, SeparateSets, draw_sets, posteri
 from mflow_sbi.calibration.posteriors import refined
 from mflow_sbi.errors import ConfigurationError, SamplingError, ShapeError
 from mflow_sbi.events import EventSample
-from mflow_sbi.inference import BoxPrior, NormalPrior, common_grid, grid_posterior
+from mflow_sbi.inference import BoxPrior, Grid, NormalPrior, common_grid, grid_posterior
 from mflow_sbi.interfaces import Array
 
 from .toys import NAMES, PRIOR, NormalLikelihood, NormalSets, normal_sets
@@ -54,7 +54,7 @@ def test_exact_posteriors_of_wbf_events_equal_fine_grids(pool: EventSample) -> N
 
 
 def test_narrow_posteriors_far_below_the_coarse_cells_are_found() -> None:
-    correlated = np.linalg.inv(1e-6 * np.array([[1.0, 0.95], [0.95, 1.0]]))
+    correlated = 1e6 / (1 - 0.95**2) * np.array([[1.0, -0.95], [-0.95, 1.0]])
     means = np.random.default_rng(3).normal(size=(10, 2))
     for posterior, mean in zip(
         posteriors_of_sets(NormalSets(means, correlated), PRIOR), means, strict=True
@@ -120,17 +120,14 @@ def test_draws_have_the_moments_of_the_posterior() -> None:
 
 @pytest.mark.parametrize("factor", [1, 2, 5])
 def test_refinement_is_exact_for_parabolas(factor: int) -> None:
-    x, y = np.meshgrid(np.arange(6) + 0.5, np.arange(5) + 0.5, indexing="ij")
-    fine_x, fine_y = np.meshgrid(
-        (np.arange(6 * factor) + 0.5) / factor,
-        (np.arange(5 * factor) + 0.5) / factor,
-        indexing="ij",
-    )
+    def parabola(grid: Grid) -> Array:
+        x, y = grid.points.T
+        values = 1 - 0.03 * x**2 + 0.02 * x * y - 0.01 * y**2 + 0.1 * y
+        return values.reshape(grid.shape)
 
-    def parabola(x: Array, y: Array) -> Array:
-        return 1 - 0.03 * x**2 + 0.02 * x * y - 0.01 * y**2 + 0.1 * y
-
-    np.testing.assert_allclose(refined(parabola(x, y), factor), parabola(fine_x, fine_y))
+    box = [[0.0, 6.0], [0.0, 5.0]]
+    coarse, fine = Grid.regular(box, (6, 5)), Grid.regular(box, (6 * factor, 5 * factor))
+    np.testing.assert_allclose(refined(parabola(coarse), factor), parabola(fine))
 
 
 def test_refinement_keeps_cliffs() -> None:

@@ -56,7 +56,8 @@ class NormalSets:
 
     def posteriors(self) -> tuple[Array, Array]:
         """Return the posterior means (S, p) and their covariance (p, p)."""
-        covariance = np.linalg.inv(np.eye(len(self.precision)) + self.precision)
+        total = np.eye(len(self.precision)) + self.precision
+        covariance = np.asarray(np.linalg.inv(total), dtype=np.float64)
         return self.means @ self.precision @ covariance, covariance
 
     def draws(self, n: int, rng: np.random.Generator) -> Array:
