@@ -66,7 +66,7 @@ from torch import Tensor, nn
 from mflow_sbi.console import Terminal
 from mflow_sbi.events import EventMetadata, Standardizer
 from mflow_sbi.events.metadata import Parameter
-from mflow_sbi.inference import CachedLikelihood, McmcSettings, NormalPrior, sample_posterior
+from mflow_sbi.inference import CachedLikelihood, EmceeSampler, NormalPrior, sample_posterior
 from mflow_sbi.surrogates import ManifoldFlow, TrainedSurrogate
 from mflow_sbi.surrogates.trained import SurrogateRecord
 from mflow_sbi.training import LatentNegativeLogProb, Reconstruction, TrainingBatch
@@ -77,7 +77,7 @@ ROOMS = ("likelihood_speed", "published_architecture", "timing")
 BATCH = 1000
 N_OBSERVED = 20
 WALKERS = (1, 8, 16, 32, 64, 256)
-CHAIN = McmcSettings(ensembles=2, walkers=64, burn_in=0, steps=23)
+CHAIN = EmceeSampler(ensembles=2, walkers=64, burn_in=0, steps=23)
 """2 x 64 x (1 + 23) = 3,072 evaluations."""
 NAMES = ("a", "b")
 PRIOR = NormalPrior(NAMES, (0, 0), (1, 1))

@@ -23,7 +23,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mflow_sbi.errors import ConfigurationError
-from mflow_sbi.inference import BoxPrior, McmcSettings, NormalPrior
+from mflow_sbi.inference import BoxPrior, EmceeSampler, NormalPrior
 from mflow_sbi.recipes import find_recipe
 from mflow_sbi.training import FitSettings, Schedule
 
@@ -104,9 +104,9 @@ class McmcConfig(StrictConfig):
     burn_in: int = Field(default=300, ge=0)
     steps: int = Field(default=700, ge=4)
 
-    def build(self) -> McmcSettings:
+    def build(self) -> EmceeSampler:
         """Return the settings for `sample_posterior`."""
-        return McmcSettings(self.ensembles, self.walkers, self.burn_in, self.steps)
+        return EmceeSampler(self.ensembles, self.walkers, self.burn_in, self.steps)
 
 
 class RunConfig(StrictConfig):

@@ -22,7 +22,7 @@ from mflow_sbi.errors import MflowSbiError
 from mflow_sbi.evaluation import Comparison
 from mflow_sbi.evaluation.compare import EXACT
 from mflow_sbi.events import read_events
-from mflow_sbi.inference import McmcSettings, draws_of, exact_likelihood, load_posterior
+from mflow_sbi.inference import EmceeSampler, draws_of, exact_likelihood, load_posterior
 from mflow_sbi.interfaces import Reporter
 from mflow_sbi.recipes import load_surrogate
 from mflow_sbi.runs import (
@@ -212,7 +212,7 @@ def _sample_exact(
     observed = read_events(str(observed_path))
     likelihood = exact_likelihood(observed)
     records = {"recipe": "exact", "observed_digest": observed.digest}
-    path, chain = folder / "posterior_exact.nc", McmcSettings()
+    path, chain = folder / "posterior_exact.nc", EmceeSampler()
     infer_with(likelihood, config, path, "exact", reporter, records, chain)
 
 

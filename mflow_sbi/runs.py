@@ -26,8 +26,8 @@ from mflow_sbi.events import (
 )
 from mflow_sbi.inference import (
     CachedLikelihood,
+    EmceeSampler,
     InferenceData,
-    McmcSettings,
     diagnostics_of,
     draws_of,
     exact_likelihood,
@@ -167,7 +167,7 @@ def infer_with(
     title: str,
     reporter: Reporter,
     records: Mapping[str, Any] | None = None,
-    settings: McmcSettings | None = None,
+    settings: EmceeSampler | None = None,
 ) -> InferenceData:
     """Sample the posterior of a likelihood under the run's prior, save it, tell convergence."""
     prior = config.prior.build(tuple(likelihood.parameter_names))

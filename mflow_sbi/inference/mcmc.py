@@ -40,16 +40,16 @@ from mflow_sbi.inference.sampling import (
     Draws,
     Problem,
     require_at_least,
-    sample_posterior,
     unheard,
 )
 from mflow_sbi.interfaces import Array, Likelihood, Progress
 
-__all__ = ["MOVES", "EmceeSampler", "McmcSettings", "sample_posterior"]
+__all__ = ["MOVES", "EmceeSampler"]
 
 _MIN_ACCEPTANCE = 0.05
-_EXPLORED_PER_WALKER = 64  # prior draws; as many evaluations as 16 steps of 4 ensembles
+_EXPLORED_PER_WALKER = 64  # points per round; as many as in 16 steps of 4 ensembles
 _STEPS_PER_WRITING = 25
+_EXPLORED = ("points", "log_joint", "log_weights")  # as stored, in the order of `Exploration`
 _PROBES = 16  # stored points at which a resumed likelihood must have its stored values
 _SAME = 1e-5  # relative; networks in float32 on another number of threads differ by less
 
@@ -281,9 +281,6 @@ class EmceeSampler:
                 backend.write()
 
 
-McmcSettings = EmceeSampler
-
-
 class _FileBackend(HDFBackend):
     """emcee's file of one ensemble, written every 25 steps: one at a time costs 3 ms each."""
 
@@ -330,8 +327,8 @@ class _ChainFile:
     def begin(self, exploration: Exploration, identity: Mapping[str, Any]) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with _opened(self._root, "w") as file:
-            file["explored_points"] = exploration.points
-            file["explored_log_joint"] = exploration.log_joint
+            for name in _EXPLORED:
+                file[f"explored_{name}"] = getattr(exploration, name)
             file.attrs["identity"] = json.dumps(identity)
 
     def exploration(self, problem: Problem, identity: Mapping[str, Any]) -> Exploration | None:
@@ -345,7 +342,9 @@ class _ChainFile:
         try:
             with _opened(self._root, "r") as file:
                 stored: dict[str, Any] = json.loads(file.attrs["identity"])
-                points, values = (file[f"explored_{x}"][:] for x in ("points", "log_joint"))
+                explored = Exploration(
+                    problem.prior, *(file[f"explored_{name}"][:] for name in _EXPLORED)
+                )
         except (OSError, KeyError, ValueError) as error:
             message = (
                 f"{self._path}: expected a chain written by `sample_resumably`, cannot read it "
@@ -354,23 +353,20 @@ class _ChainFile:
             raise SamplingError(message) from error
         wanted = json.loads(json.dumps(identity))
         other = [name for name in wanted if stored.get(name) != wanted[name]]
-        if not other and not _agree(problem.log_joint(points[:_PROBES]), values[:_PROBES]):
-            other = ["likelihood"]
+        if not other:
+            now, then = problem.log_joint(explored.points[:_PROBES]), explored.log_joint[:_PROBES]
+            other = [] if np.allclose(now, then, rtol=_SAME, atol=_SAME) else ["likelihood"]
         if other:
             message = (
                 f"{self._path}: holds a chain of another {', '.join(other)}; remove it, or choose "
                 "another file"
             )
             raise SamplingError(message)
-        return Exploration(problem.prior, points, values)
+        return explored
 
 
 def _opened(backend: HDFBackend, mode: str) -> Any:  # noqa: ANN401 (h5py's types are too wide)
     return backend.open(mode)
-
-
-def _agree(one: Array, other: Array) -> bool:
-    return bool(np.allclose(one, other, rtol=_SAME, atol=_SAME))
 
 
 def _diagnose(points: Array, moved: Array) -> Diagnostics:

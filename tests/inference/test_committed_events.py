@@ -9,8 +9,8 @@ import pytest
 from mflow_sbi.errors import EventDataError, LikelihoodError, MissingReference
 from mflow_sbi.events import EventSample, read_events
 from mflow_sbi.inference import (
+    EmceeSampler,
     Grid,
-    McmcSettings,
     NormalPrior,
     exact_likelihood,
     grid_posterior,
@@ -33,7 +33,7 @@ def test_mcmc_of_the_exact_likelihood_agrees_with_the_grid(observed: EventSample
     likelihood = exact_likelihood(observed)
     grid = grid_posterior(likelihood, PRIOR, Grid.regular(PRIOR.box(), (300, 300)))
     assert grid.is_resolved
-    settings = McmcSettings(ensembles=2, walkers=128, burn_in=200, steps=1200)
+    settings = EmceeSampler(ensembles=2, walkers=128, burn_in=200, steps=1200)
     mcmc = summarise(sample_posterior(likelihood, PRIOR, settings, seed=1))
     assert mcmc.mean_error.max() < 0.007  # so that 0.02 is three standard errors or more
     np.testing.assert_allclose(mcmc.mean, grid.mean, atol=0.02)
@@ -71,7 +71,7 @@ class _Cliff:
 
 
 def test_an_error_of_the_likelihood_is_raised_and_not_printed(capsys: pytest.CaptureFixture[str]):
-    settings = McmcSettings(ensembles=2, walkers=8, burn_in=1, steps=4)
+    settings = EmceeSampler(ensembles=2, walkers=8, burn_in=1, steps=4)
     with pytest.raises(LikelihoodError, match="not a number"):
         sample_posterior(_Cliff(), PRIOR, settings, seed=1)
     assert capsys.readouterr() == ("", "")

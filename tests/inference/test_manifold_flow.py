@@ -11,7 +11,7 @@ from mflow_sbi.events import EventMetadata, EventSample, Observable, Parameter, 
 from mflow_sbi.inference import (
     CachedEventSets,
     CachedLikelihood,
-    McmcSettings,
+    EmceeSampler,
     NormalPrior,
     draws_of,
     sample_posterior,
@@ -24,7 +24,7 @@ from mflow_sbi.surrogates.trained import SurrogateRecord
 NAMES = ("CWL2", "CPWL2")
 N_OBSERVED = 12
 PRIOR = NormalPrior(NAMES, (0, 0), (1, 1))
-SETTINGS = McmcSettings(ensembles=2, walkers=8, burn_in=20, steps=40)
+SETTINGS = EmceeSampler(ensembles=2, walkers=8, burn_in=20, steps=40)
 SMALL = {"layers": 2, "hidden": 16, "bins": 5}
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from mflow_sbi.errors import EventFileError, ShapeError
 from mflow_sbi.inference.cached import CachedLikelihood
-from mflow_sbi.inference.mcmc import McmcSettings, sample_posterior
+from mflow_sbi.inference.mcmc import EmceeSampler
 from mflow_sbi.inference.priors import NormalPrior, prior_from_dict
 from mflow_sbi.inference.result import (
     InferenceData,
@@ -19,12 +19,13 @@ from mflow_sbi.inference.result import (
     save_posterior,
     summarise,
 )
+from mflow_sbi.inference.sampling import sample_posterior
 from mflow_sbi.interfaces import Array
 
 from .toys import NAMES, LinearSurrogate
 
 PRIOR = NormalPrior(NAMES, (0, 0), (1, 1))
-SETTINGS = McmcSettings(ensembles=2, walkers=8, burn_in=20, steps=50)
+SETTINGS = EmceeSampler(ensembles=2, walkers=8, burn_in=20, steps=50)
 
 
 @pytest.fixture
