@@ -6,7 +6,9 @@ import pytest
 from mflow_sbi.intervals.climbing import climb, hesse_errors
 from mflow_sbi.intervals.crossings import intervals_below, refine_crossings
 from mflow_sbi.intervals.parameters import region_of
-from mflow_sbi.intervals.sets import SeparateSets, as_sets
+from mflow_sbi.intervals.sets import SeparateSets, as_sets, with_slopes
+from mflow_sbi.intervals.starts import even_points, starts_of_sets
+from mflow_sbi.intervals.toys import highest_points
 
 from .toys import Closed, NormalSets, ValuesOnly, covariance, normal, two_wells
 
@@ -85,6 +87,31 @@ def test_sets_without_slopes_are_climbed_by_differences():
     assert isinstance(sets, SeparateSets)
     ends = climb(sets, np.zeros((1, 2, 2)), region_of("ab"))
     np.testing.assert_allclose(ends.points[0], [[0.1, -0.1], [0.5, -0.5]], atol=1e-4)
+
+
+def test_slopes_by_differences_are_slopes():
+    likelihood, theta = normal([0.1, -0.1], covariance(2)), np.array([[0.3, 0.2], [-1.0, 2.0]])
+    known = likelihood.value_and_gradient(theta)
+    found = with_slopes(as_sets(ValuesOnly(likelihood)), np.full(2, 1e-3))
+    values, slopes = found.slopes_at_own_points(theta[:, None])
+    np.testing.assert_allclose(values[:, 0], known[0])
+    np.testing.assert_allclose(slopes[:, 0], known[1], rtol=1e-8)
+    np.testing.assert_allclose(found(theta)[:, 0], known[0])
+
+
+def test_starts_stand_apart():
+    region = region_of("a", {"a": (-2, 2)})
+    points = even_points(region, 80)
+    starts = starts_of_sets(as_sets(two_wells(tilt=0.1)), region, points, keep=2)[:, 0, 0]
+    np.testing.assert_allclose(starts, [1, 0.9], atol=0.1)
+    assert 0.05 < abs(starts[0] - starts[1]) < 0.11  # neighbours stand 0.05 apart
+
+
+def test_the_highest_of_narrow_maxima_is_found_for_every_set():
+    """The best of the even points is often nearer to the lower maximum."""
+    wells = [two_wells(place, height=300, tilt=0.5) for place in np.linspace(0.8, 1.6, 25)]
+    ends = highest_points(as_sets(wells), region_of("a", {"a": (-3, 2.7)}))
+    assert (ends.points > 0.5).all()
 
 
 def test_crossings_are_zeros():

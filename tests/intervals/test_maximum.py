@@ -62,6 +62,7 @@ def test_the_highest_of_two_maxima_is_found_from_many_starts():
     likelihood = two_wells(tilt=0.5)
     alone = maximise(likelihood, [-0.9])
     assert alone.values[0] < 0
+    assert maximise(likelihood, [[-0.9], [0.9]]).values[0] > 0
     starts = starts_in_box(likelihood, {"a": (-3, 3)})
     fit = maximise(likelihood, starts, limits={"a": (-3, 3)})
     assert fit.values[0] > 0
