@@ -1,6 +1,7 @@
 """The command line `mflow-sbi`: thin verbs over the library.
 
-Exit codes: 0 fine, 2 bad input (one line: what was expected, what came, what to do), 1 a bug.
+Exit codes: 0 fine, 2 bad input (one line: what was expected, what came, what to do), 3 a sampler
+that has not converged (its draws are written, and must not be used), 1 a bug.
 """
 
 import sys
@@ -10,13 +11,23 @@ from typing import Annotated, Any
 import typer
 
 from mflow_sbi import __version__
+from mflow_sbi.analysis import AnalysisConfig, read_analysis
 from mflow_sbi.config import read_config
 from mflow_sbi.console import Terminal
 from mflow_sbi.errors import MflowSbiError
 from mflow_sbi.events import inspect_file
+from mflow_sbi.inference import diagnostics_of
 from mflow_sbi.quickstart import QuickstartSettings, quickstart
+from mflow_sbi.run_statistics import (
+    CALIBRATION_HEADER,
+    INTERVALS_HEADER,
+    CalibrationSettings,
+    calibrate_run,
+    intervals_of_run,
+)
 from mflow_sbi.runs import (
     SUMMARY_HEADER,
+    ObservationPolicy,
     compare_runs,
     evaluate_run,
     infer_run,
@@ -35,7 +46,20 @@ app = typer.Typer(
 # The base of wrong options and missing arguments: typer's own class, or click's before 0.2x.
 _UsageError: Any = typer.BadParameter.__bases__[0]
 
+NOT_CONVERGED = 3
+
 RunFolder = Annotated[Path, typer.Argument(help="Run folder, runs/NAME.")]
+Observed = Annotated[list[str], typer.Option(help="ROOT file(s) of observed events.")]
+Analysis = Annotated[
+    Path | None,
+    typer.Option(help="Analysis (YAML): luminosity, background, nuisances, prior, sampler."),
+]
+ExcludeOutside = Annotated[
+    bool, typer.Option("--exclude-outside", help="Leave out events unlike the training events.")
+]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Refuse events unlike the training events.")
+]
 
 
 def _show_version(value: bool) -> None:  # noqa: FBT001
@@ -78,16 +102,61 @@ def train(
     terminal.say(f"trained: {run}")
 
 
+def _analysis(path: Path | None) -> AnalysisConfig | None:
+    return None if path is None else read_analysis(path)
+
+
 @app.command()
 def infer(
     run: RunFolder,
-    observed: Annotated[list[str], typer.Option(help="ROOT file(s) of observed events.")],
+    observed: Observed,
+    *,
+    analysis: Analysis = None,
+    exclude_outside: ExcludeOutside = False,
+    strict: Strict = False,
 ) -> None:
     """Sample the posterior given observed events: posterior.nc, corner plot, intervals."""
     terminal = Terminal()
-    posterior = infer_run(run, observed, terminal)
+    policy = ObservationPolicy(exclude=exclude_outside, refuse=strict)
+    posterior = infer_run(run, observed, terminal, analysis=_analysis(analysis), policy=policy)
     terminal.table("posterior", SUMMARY_HEADER, summary_cells(posterior))
     terminal.say(f"draws: {run / 'posterior.nc'}")
+    if not diagnostics_of(posterior).converged:
+        raise typer.Exit(code=NOT_CONVERGED)
+
+
+@app.command()
+def intervals(
+    run: RunFolder,
+    observed: Observed,
+    *,
+    analysis: Analysis = None,
+    exclude_outside: ExcludeOutside = False,
+    strict: Strict = False,
+) -> None:
+    """Maximise the likelihood of observed events; confidence intervals by MINOS and profiles."""
+    terminal = Terminal()
+    policy = ObservationPolicy(exclude=exclude_outside, refuse=strict)
+    found = intervals_of_run(run, observed, terminal, analysis=_analysis(analysis), policy=policy)
+    terminal.table("confidence intervals", INTERVALS_HEADER, found.rows())
+    terminal.say(f"written: {run / 'intervals.json'}")
+
+
+@app.command()
+def calibrate(
+    run: RunFolder,
+    test: Annotated[list[str], typer.Option(help="ROOT file(s) of test events, theta ~ prior.")],
+    *,
+    sets: Annotated[int, typer.Option(min=1, help="Sets of events.")] = 500,
+    events: Annotated[int, typer.Option(min=1, help="Events per set.")] = 20,
+    analysis: Analysis = None,
+) -> None:
+    """Test posteriors of many sets of events: ranks, coverage; calibration.json, a figure."""
+    terminal = Terminal()
+    settings = CalibrationSettings(sets, events)
+    found = calibrate_run(run, test, terminal, settings=settings, analysis=_analysis(analysis))
+    terminal.table("calibration", CALIBRATION_HEADER, found.rows())
+    terminal.say(f"written: {run / 'calibration.json'}")
 
 
 @app.command()

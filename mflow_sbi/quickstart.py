@@ -25,9 +25,9 @@ from mflow_sbi.events import read_events
 from mflow_sbi.inference import EmceeSampler, draws_of, exact_likelihood, load_posterior
 from mflow_sbi.interfaces import Reporter
 from mflow_sbi.recipes import load_surrogate
+from mflow_sbi.run_files import POSTERIOR
 from mflow_sbi.runs import (
     HISTORY,
-    POSTERIOR,
     compare_runs,
     draw_events,
     evaluate_run,
@@ -212,8 +212,9 @@ def _sample_exact(
     observed = read_events(str(observed_path))
     likelihood = exact_likelihood(observed)
     records = {"recipe": "exact", "observed_digest": observed.digest}
-    path, chain = folder / "posterior_exact.nc", EmceeSampler()
-    infer_with(likelihood, config, path, "exact", reporter, records, chain)
+    prior = config.prior.build(tuple(likelihood.parameter_names))
+    path, sampler = folder / "posterior_exact.nc", EmceeSampler()
+    infer_with(likelihood, prior, sampler, config.seed, path, "exact", reporter, records)
 
 
 def _draw(

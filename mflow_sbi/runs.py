@@ -3,12 +3,10 @@
 runs/<name>/  config.json  surrogate/  history.csv  metrics.json  posterior.nc  figures/
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from shutil import rmtree
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,27 +22,15 @@ from mflow_sbi.evaluation import (
 from mflow_sbi.events import (
     EventSample,
 )
-from mflow_sbi.inference import (
-    CachedLikelihood,
-    EmceeSampler,
-    InferenceData,
-    diagnostics_of,
-    draws_of,
-    exact_likelihood,
-    sample_posterior,
-    save_posterior,
-    summarise,
-    truth_of,
-)
-from mflow_sbi.interfaces import Likelihood, Quiet, Reporter
+from mflow_sbi.geometry import save_reference, surface_reference
+from mflow_sbi.inference import CachedLikelihood, exact_likelihood, truth_of
+from mflow_sbi.interfaces import Quiet, Reporter
 from mflow_sbi.recipes import TrainingResult, load_surrogate, train
 from mflow_sbi.run_evaluation import draw_events, evaluate_run
 from mflow_sbi.run_files import (
     CHECKPOINT,
     CONFIG,
     HISTORY,
-    POSTERIOR,
-    file_digests,
     history_csv,
     read_history,
     read_like_training,
@@ -53,6 +39,13 @@ from mflow_sbi.run_files import (
     stored_surface,
     write_text,
 )
+from mflow_sbi.run_inference import (
+    SUMMARY_HEADER,
+    ObservationPolicy,
+    infer_run,
+    infer_with,
+    summary_cells,
+)
 from mflow_sbi.surrogates import TrainedSurrogate
 from mflow_sbi.surrogates.ratio import NO_DENSITY
 from mflow_sbi.surrogates.trained import RECORD
@@ -60,6 +53,7 @@ from mflow_sbi.training import HistoryRecord
 
 __all__ = [
     "SUMMARY_HEADER",
+    "ObservationPolicy",
     "compare_runs",
     "draw_events",
     "evaluate_run",
@@ -115,6 +109,7 @@ def train_run(
     write_text(folder / HISTORY, history_csv(rows))
     figure = plots.history_plot({config.shown_title: rows})
     plots.save_figure(figure, folder / "figures" / "history.png")
+    save_reference(surface_reference(result.surrogate, sample), folder / "surrogate")
     result.surrogate.save(folder / "surrogate")
     rmtree(folder / CHECKPOINT, ignore_errors=True)
     return result.surrogate
@@ -158,69 +153,6 @@ def _train(
             on_epoch=on_epoch,
             on_note=reporter.say,
         )
-
-
-def infer_with(
-    likelihood: Likelihood,
-    config: RunConfig,
-    path: Path,
-    title: str,
-    reporter: Reporter,
-    records: Mapping[str, Any] | None = None,
-    settings: EmceeSampler | None = None,
-) -> InferenceData:
-    """Sample the posterior of a likelihood under the run's prior, save it, tell convergence."""
-    prior = config.prior.build(tuple(likelihood.parameter_names))
-    with reporter.task(f"sampling the posterior ({title})") as progress:
-        posterior = sample_posterior(
-            likelihood, prior, settings or config.mcmc.build(), config.seed, progress, records
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_posterior(posterior, path)
-    for complaint in diagnostics_of(posterior).complaints:
-        reporter.warn(f"{title}: {complaint}")
-    return posterior
-
-
-def infer_run(
-    folder: Path, observed_paths: str | Sequence[str], reporter: Reporter | None = None
-) -> InferenceData:
-    """Sample the posterior given observed events; writes `posterior.nc` and a corner plot."""
-    reporter = reporter or Quiet()
-    config = read_run_config(folder)
-    surrogate = load_surrogate(folder)
-    trained = surrogate.record.metadata
-    observed = read_like_training(
-        trained, config, observed_paths, "reading observed events", reporter
-    )
-    likelihood = CachedLikelihood(surrogate, observed.x)
-    title = config.shown_title
-    records = {
-        "recipe": config.recipe,
-        "config": json.loads(config.to_json()),
-        "surrogate": surrogate.record.to_dict()["digests"],
-        "observed_digest": observed.digest,
-        "observed_files": file_digests(observed_paths),
-    }
-    posterior = infer_with(likelihood, config, folder / POSTERIOR, title, reporter, records)
-    names = tuple(surrogate.parameter_names)
-    figure = plots.corner_plot({title: draws_of(posterior)}, None, truth_of(observed), names)
-    plots.save_figure(figure, folder / "figures" / "posterior.png")
-    return posterior
-
-
-SUMMARY_HEADER = ("parameter", "mean", "width", "68% interval", "95% interval")
-
-
-def summary_cells(posterior: InferenceData) -> list[tuple[str, ...]]:
-    """Return one row of text per parameter, under `SUMMARY_HEADER`."""
-    summary = summarise(posterior)
-    rows = []
-    for k, name in enumerate(summary.parameter_names):
-        boxes = [f"[{box[k][0]:+.3f}, {box[k][1]:+.3f}]" for box in summary.intervals.values()]
-        mean = f"{summary.mean[k]:+.3f} ± {summary.mean_error[k]:.3f}"
-        rows.append((name, mean, f"{summary.std[k]:.3f}", *boxes))
-    return rows
 
 
 def _require_comparable(folders: Sequence[Path], configs: Sequence[RunConfig]) -> None:

@@ -4,17 +4,22 @@ Every function returns a `matplotlib.figure.Figure` of its own, without pyplot's
 `save_figure` writes it.
 """
 
+from mflow_sbi.plots.calibration import calibration_plot
 from mflow_sbi.plots.events import DEFAULT_SELECTION, closure_plot, observables_plot
+from mflow_sbi.plots.intervals import contour_plot, profile_plot
 from mflow_sbi.plots.posteriors import corner_plot, posterior_comparison_plot
 from mflow_sbi.plots.style import save_figure
 from mflow_sbi.plots.training import history_plot
 
 __all__ = [
     "DEFAULT_SELECTION",
+    "calibration_plot",
     "closure_plot",
+    "contour_plot",
     "corner_plot",
     "history_plot",
     "observables_plot",
     "posterior_comparison_plot",
+    "profile_plot",
     "save_figure",
 ]
