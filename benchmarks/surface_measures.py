@@ -55,9 +55,10 @@ def project_twice(chart: Chart, x: Tensor) -> tuple[Tensor, ...]:
     for part in x.split(CHUNK_EVENTS):
         u = chart.encode(part)
         point, found = chart.decode_with_flags(u)
-        u_again = chart.encode(point)
+        u_again, encoded = chart.encode_with_flags(point)
         point_again, found_again = chart.decode_with_flags(u_again)
-        parts.append((u, point.double(), u_again, point_again.double(), found & found_again))
+        found = found & encoded & found_again
+        parts.append((u, point.double(), u_again, point_again.double(), found))
     return tuple(torch.cat(column) for column in zip(*parts, strict=True))
 
 
