@@ -15,7 +15,7 @@ import uproot
 from typer.testing import CliRunner
 
 from mflow_sbi import cli
-from mflow_sbi.cli import app, main
+from mflow_sbi.cli import NOT_CONVERGED, app, main
 from mflow_sbi.errors import MflowSbiError
 from mflow_sbi.events import WBF_OBSERVABLES, read_events
 from mflow_sbi.inference import draws_of, load_posterior
@@ -75,7 +75,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.mark.parametrize("recipe", OPTIONS)
 def test_train_infer_evaluate_leave_what_they_promise(runs, recipe):
     run = runs[recipe]
-    output = _invoke("infer", run, "--observed", OBSERVED)
+    output = _invoke("infer", run, "--observed", OBSERVED, code=NOT_CONVERGED)
+    assert "NOT CONVERGED" in output
     assert "CWL2" in output
     assert "68% interval" in output
     posterior = load_posterior(run / "posterior.nc")
@@ -195,8 +196,8 @@ def test_runs_repeat_bit_for_bit(runs, tmp_path: Path):
         assert (tmp_path / "again" / name).read_bytes() == (runs["mflow"] / name).read_bytes()
     first, second = (run / "posterior.nc" for run in (runs["mflow"], tmp_path / "again"))
     if not first.exists():
-        _invoke("infer", runs["mflow"], "--observed", OBSERVED)
-    _invoke("infer", tmp_path / "again", "--observed", OBSERVED)
+        _invoke("infer", runs["mflow"], "--observed", OBSERVED, code=NOT_CONVERGED)
+    _invoke("infer", tmp_path / "again", "--observed", OBSERVED, code=NOT_CONVERGED)
     assert np.array_equal(draws_of(load_posterior(first)), draws_of(load_posterior(second)))
 
 
@@ -255,7 +256,7 @@ def test_parameters_of_another_meaning_are_refused(runs, tmp_path, monkeypatch, 
 def test_observed_events_are_read_in_the_order_of_the_training(runs, tmp_path):
     names = [observable.name for observable in WBF_OBSERVABLES]
     run = _altered(runs["af"], tmp_path / "run", observables=names[::-1])
-    _invoke("infer", run, "--observed", OBSERVED)
+    _invoke("infer", run, "--observed", OBSERVED, code=NOT_CONVERGED)
     x = load_posterior(run / "posterior.nc")["observed_data"]["x"].to_numpy()
     np.testing.assert_array_equal(x, read_events(OBSERVED).x)
 
