@@ -1,12 +1,14 @@
-r"""Prior draws weighted by the likelihood: where chains begin, jump to, and must have been.
+r"""Weighted draws all over the prior: where chains begin, jump to, and must have been.
 
-theta_i ~ p(theta) with weights w_i = L(theta_i) are a crude sample of the posterior.  Chains that
-begin at draws chosen by w_i begin in every mode in proportion to its mass.  A density fitted to
-such draws, mixed with the prior, proposes jumps between modes.  And weight that lies where no
-chain ever came is a mode that the chains have missed, however well they agree with one another.
+theta_i ~ p(theta) with weights w_i = L(theta_i) are a crude sample of the posterior; where few of
+them carry all the weight, points drawn from a density fitted to them, w_i = L p / q, are a better
+one, and so on (population Monte Carlo; Cappe et al., 2004).  Chains that begin at points chosen by
+w_i begin in every mode in proportion to its mass.  The density itself, mixed with the prior,
+proposes jumps between modes.  And weight that lies where no chain ever came is a mode that the
+chains have missed, however well they agree with one another.
 
-In many parameters, or with many events, few draws carry all the weight: then the weights are
-raised to a power beta < 1, and the check for missed modes finds only what prior draws can find.
+In many parameters few points carry all the weight to the end: then the weights are raised to a
+power beta < 1, and the check for missed modes finds only what such points can find.
 """
 
 from collections.abc import Callable
@@ -22,11 +24,13 @@ from mflow_sbi.interfaces import Array, Prior
 
 __all__ = ["Exploration", "JumpDensity", "explore_prior"]
 
-_BLOCK = 512  # points per call of the likelihood
-_ROUNDS = 10
+_ROUNDS = 10  # of prior draws, while too few are usable
+_REFINEMENTS = 4
+_LEAST_GAIN = 1.2  # in effective draws, for another refinement
 _HALVINGS = 30
-_EFFECTIVE_PER_START = 2.0
-_CENTRES = 256
+_EFFECTIVE_PER_CHOICE = 2.0
+_CENTRES = 128
+_NEIGHBOURS = 16
 _PRIOR_SHARE = 0.1  # of the jumps, so that the density is nowhere much smaller than the prior's
 _COMPARED_DRAWS = 4000
 _FAR = 2.0  # in units of the loneliest draw's distance from its nearest neighbour
@@ -35,22 +39,19 @@ _LOW = 0.01  # quantile of the draws' log posterior: below it nothing counts as 
 
 @dataclass(frozen=True, eq=False)
 class Exploration:
-    """Prior draws at which the posterior does not vanish.
+    """Points at which the posterior does not vanish, weighted to stand for it.
 
     Args:
-        prior: what they were drawn from.
-        points: the draws, (K, p).
+        prior: where they come from, at first.
+        points: theta_i, (K, p).
         log_joint: log L + log p(theta), finite, (K,).
+        log_weights: log w_i = log_joint - log q, q the density they were drawn from, (K,).
     """
 
     prior: Prior
     points: Array
     log_joint: Array
-
-    @property
-    def log_weights(self) -> Array:
-        """Return log L, (K,)."""
-        return self.log_joint - self.prior.log_prob(self.points)
+    log_weights: Array
 
     @property
     def effective_draws(self) -> float:
@@ -60,8 +61,8 @@ class Exploration:
     def starts(self, n: int, rng: np.random.Generator) -> tuple[Array, Array]:
         r"""Return n different points chosen by w^beta and their log posterior, (n, p), (n,).
 
-        beta is the largest power in [0, 1] that leaves 2n effective draws: 1 where the posterior
-        is broad (the points then are draws from it), less where it is narrow.
+        beta is the largest power in [0, 1] that leaves 2n effective draws: 1, mostly, and the
+        points then are draws from the posterior.
         """
         chosen = self._choose(n, rng)
         return self.points[chosen], self.log_joint[chosen]
@@ -69,8 +70,11 @@ class Exploration:
     def jumps(self, rng: np.random.Generator) -> "JumpDensity":
         """Return a density that proposes points in every mode, whatever the walker's place."""
         centres = self.points[self._choose(min(_CENTRES, len(self.points)), rng)]
-        width = len(centres) ** (-1 / (centres.shape[1] + 4))
-        return JumpDensity(self.prior, centres, _axes(centres) * width)
+        whitened = centres @ np.linalg.inv(_axes(centres))
+        n_neighbours = max(_NEIGHBOURS, 2 * centres.shape[1] + 2)
+        away = np.linalg.norm(whitened[:, None] - whitened, axis=2)
+        near = np.argsort(away, axis=1)[:, :n_neighbours]
+        return JumpDensity(self.prior, centres, np.stack([_axes(centres[j]) for j in near]))
 
     def missed_share(self, draws: Array, log_joint: Array) -> float:
         """Return the share of the weight where the posterior is high and no draw came near.
@@ -100,20 +104,19 @@ class Exploration:
 
     def _choose(self, n: int, rng: np.random.Generator) -> NDArray[np.intp]:
         """Return n different indices drawn by w^beta, in random order."""
-        log_weights = self.log_weights
-        beta = _power(log_weights, _EFFECTIVE_PER_START * n)
-        keys = beta * log_weights + rng.gumbel(size=len(log_weights))
+        beta = _power(self.log_weights, _EFFECTIVE_PER_CHOICE * n)
+        keys = beta * self.log_weights + rng.gumbel(size=len(self.log_weights))
         return rng.permutation(np.argsort(keys)[-n:])
 
 
 @dataclass(frozen=True, eq=False)
 class JumpDensity:
-    r"""q(theta) = (1 - s) / m sum_j N(theta; c_j, A A^T) + s p(theta), s = 0.1.
+    r"""q(theta) = (1 - s) / m sum_j N(theta; c_j, A_j^T A_j) + s p(theta), s = 0.1.
 
     Args:
         prior: p(theta).
         centres: c_j, (m, p).
-        axes: A^T, (p, p).
+        axes: A_j, from the nearest neighbours of c_j, (m, p, p).
     """
 
     prior: Prior
@@ -121,31 +124,30 @@ class JumpDensity:
     axes: Array
 
     @cached_property
-    def _whitened(self) -> tuple[Array, Array, float]:
-        """Return A^-T, the centres where A is one, and the log norm of (1/m) sum_j N."""
-        to_unit = np.asarray(np.linalg.inv(self.axes), dtype=np.float64)
-        norm = np.linalg.slogdet(to_unit)[1] - 0.5 * len(to_unit) * np.log(2 * np.pi)
-        return to_unit, self.centres @ to_unit, float(norm - np.log(len(self.centres)))
+    def _to_unit(self) -> tuple[Array, Array]:
+        """Return the inverses of A_j, (m, p, p), and the log norms of N / m, (m,)."""
+        inverse = np.asarray(np.linalg.inv(self.axes), dtype=np.float64)
+        norms = np.linalg.slogdet(inverse)[1] - 0.5 * inverse.shape[1] * np.log(2 * np.pi)
+        return inverse, np.asarray(norms - np.log(len(inverse)))
 
     def sample(self, n: int, rng: np.random.Generator) -> Array:
         """Return n draws, (n, p)."""
-        points = self.centres[rng.integers(len(self.centres), size=n)]
-        points = points + rng.normal(size=points.shape) @ self.axes
+        chosen = rng.integers(len(self.centres), size=n)
+        steps = rng.normal(size=(n, self.centres.shape[1]))
+        points = self.centres[chosen] + np.einsum("np,npq->nq", steps, self.axes[chosen])
         from_prior = rng.random(n) < _PRIOR_SHARE
         points[from_prior] = self.prior.sample(int(from_prior.sum()), rng)
         return points
 
     def log_prob(self, theta: Array) -> Array:
         """Return log q(theta), (M, p) -> (M,)."""
-        to_unit, centres, norm = self._whitened
-        points = theta @ to_unit
-        overlaps = points @ centres.T - 0.5 * np.square(centres).sum(axis=1)
-        largest = overlaps.max(axis=1)
-        kernels = largest + np.log(np.exp(overlaps - largest[:, None]).sum(axis=1))
-        kernels += norm - 0.5 * np.square(points).sum(axis=1)
-        return np.logaddexp(
-            np.log1p(-_PRIOR_SHARE) + kernels, np.log(_PRIOR_SHARE) + self.prior.log_prob(theta)
-        )
+        inverse, norms = self._to_unit
+        away = (theta - self.centres[:, None]) @ inverse
+        kernels = norms[:, None] - 0.5 * np.square(away).sum(axis=2)
+        largest = kernels.max(axis=0)
+        fitted = largest + np.log(np.exp(kernels - largest).sum(axis=0))
+        from_prior = self.prior.log_prob(theta)
+        return np.logaddexp(np.log1p(-_PRIOR_SHARE) + fitted, np.log(_PRIOR_SHARE) + from_prior)
 
 
 def explore_prior(
@@ -155,27 +157,52 @@ def explore_prior(
     at_least: int,
     rng: np.random.Generator,
 ) -> Exploration:
-    """Return those of n prior draws at which the posterior does not vanish.
+    """Return weighted points all over the prior that stand for the posterior.
 
     Args:
         log_joint: log L + log p(theta), (M, p) -> (M,).
         prior: the prior to draw from.
-        n: how many draws; as many again, and again, while too few are usable.
+        n: points per round; a round more while too few are usable, or carry the weight.
         at_least: how many usable ones are needed.
         rng: source of the draws.
 
     Raises:
-        SamplingError: fewer than `at_least` in 10 n draws.
+        SamplingError: fewer than `at_least` in 10 n prior draws.
     """
+    exploration = _from_prior(log_joint, prior, n, at_least, rng)
+    for _ in range(_REFINEMENTS):
+        enough = exploration.effective_draws >= _EFFECTIVE_PER_CHOICE * _CENTRES
+        if enough or len(exploration.points) < _CENTRES:
+            break
+        density = exploration.jumps(rng)
+        points = density.sample(n, rng)
+        values = log_joint(points)
+        finite = np.isfinite(values)
+        points, values = points[finite], values[finite]
+        finer = Exploration(prior, points, values, values - density.log_prob(points))
+        gained = finer.effective_draws > _LEAST_GAIN * exploration.effective_draws
+        if len(points) < at_least or not gained:
+            break
+        exploration = finer
+    return exploration
+
+
+def _from_prior(
+    log_joint: Callable[[Array], Array],
+    prior: Prior,
+    n: int,
+    at_least: int,
+    rng: np.random.Generator,
+) -> Exploration:
     kept: list[tuple[Array, Array]] = []
     for _ in range(_ROUNDS):
         points = prior.sample(n, rng)
-        values = np.concatenate([log_joint(points[k : k + _BLOCK]) for k in range(0, n, _BLOCK)])
+        values = log_joint(points)
         finite = np.isfinite(values)
         kept.append((points[finite], values[finite]))
         if sum(len(values) for _, values in kept) >= at_least:
             points, values = (np.concatenate(parts) for parts in zip(*kept, strict=True))
-            return Exploration(prior, points, values)
+            return Exploration(prior, points, values, values - prior.log_prob(points))
     message = (
         f"no finite starting points: fewer than {at_least} of {_ROUNDS * n} draws from the "
         "prior; the likelihood vanishes where the prior lives: check units, the selection of the "

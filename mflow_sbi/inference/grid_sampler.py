@@ -16,7 +16,7 @@ from mflow_sbi.inference.grid import GridPosterior, common_grid, grid_posterior
 from mflow_sbi.inference.prior_fields import RecordedPrior
 from mflow_sbi.inference.result import Diagnostics, InferenceData
 from mflow_sbi.inference.sampling import EXPLORED, Draws, Problem, require_at_least
-from mflow_sbi.interfaces import Array, Likelihood, Progress
+from mflow_sbi.interfaces import Likelihood, Progress
 
 __all__ = ["GridSampler"]
 
@@ -81,7 +81,7 @@ class GridSampler:
         points = posterior.sample(self.draws, np.random.default_rng(drawing))
         draws = Draws(
             points[None, :, None],
-            _log_joint_of_cells(posterior, points)[None, :, None],
+            problem.log_joint(points)[None, :, None],
             Diagnostics(
                 r_hat=(),
                 effective_draws=(float(self.draws),) * len(problem.names),
@@ -90,16 +90,6 @@ class GridSampler:
             ),
         )
         return problem.posterior(draws, exploration, self, seed, attributes)
-
-
-def _log_joint_of_cells(posterior: GridPosterior, points: Array) -> Array:
-    """Return log L + log p at the centres of the cells in which points lie, (S, p) -> (S,)."""
-    index = tuple(
-        np.clip(np.searchsorted(edges, points[:, k], side="right") - 1, 0, len(edges) - 2)
-        for k, edges in enumerate(posterior.grid.edges)
-    )
-    cells = np.ravel_multi_index(index, posterior.grid.shape)
-    return posterior.log_density[cells] + posterior.log_evidence
 
 
 def _complaints(posterior: GridPosterior, draws: int) -> Iterator[str]:

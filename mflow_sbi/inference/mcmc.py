@@ -76,10 +76,10 @@ MOVES: Mapping[str, Callable[[JumpDensity], Move]] = {
 """Proposals by name; all but `jump` see only where the other walkers are."""
 
 _MIXTURE = (
-    ("stretch", 0.35),
-    ("differential_evolution", 0.4),
+    ("stretch", 0.25),
+    ("differential_evolution", 0.35),
     ("whole_difference", 0.1),
-    ("jump", 0.15),
+    ("jump", 0.3),
 )
 
 

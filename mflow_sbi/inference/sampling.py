@@ -28,10 +28,11 @@ __all__ = [
     "unheard",
 ]
 
-EXPLORED = 4096
-"""Prior draws with which single chains and grids are compared."""
+EXPLORED = 2048
+"""Weighted points per round with which single chains and grids are compared."""
 
 _MAX_MISSED_SHARE = 0.02
+_BLOCK = 512  # points per call of the likelihood
 
 
 @runtime_checkable
@@ -128,8 +129,10 @@ class Problem:
         return tuple(self.likelihood.parameter_names)
 
     def log_joint(self, theta: Array) -> Array:
-        """Return log L + log p(theta), (M, p) -> (M,)."""
-        return log_joint(self.likelihood, self.prior, theta)
+        """Return log L + log p(theta), (M, p) -> (M,), in blocks that bound the memory."""
+        starts = range(0, len(theta), _BLOCK)
+        blocks = [log_joint(self.likelihood, self.prior, theta[k : k + _BLOCK]) for k in starts]
+        return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
     def explore(self, n: int, at_least: int, seeds: np.random.SeedSequence) -> Exploration:
         """Return n prior draws with their posterior, at least so many of them usable."""
