@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from mflow_sbi.calibration.interpolation import log_sum, reach, refined
 from mflow_sbi.calibration.sets import LikelihoodOfSets
 from mflow_sbi.errors import ConfigurationError, SamplingError, ShapeError
 from mflow_sbi.inference import Grid, GridPosterior
@@ -20,7 +21,7 @@ from mflow_sbi.inference.points import as_points, log_joint
 from mflow_sbi.inference.priors import RecordedPrior
 from mflow_sbi.interfaces import Array, Likelihood, Progress
 
-__all__ = ["GridSettings", "SetPosteriors", "posteriors_of_sets"]
+__all__ = ["GridSettings", "SetPosteriors", "posteriors_of_sets", "require_truth"]
 
 _BLOCK_POINTS = 64  # points of all sets per progress step
 _DEPTH = 12.5  # nats below its maximum that a posterior's box keeps; a normal density's 5 sigma
@@ -29,9 +30,6 @@ _TIGHT = 0.5  # share of its box that a posterior has to fill along every axis
 _MAX_ROUNDS = 16
 _EVIDENCE_TOLERANCE = 0.02  # change of log Z by interpolation that says: cells too wide
 _MORE = 1.5  # times as many cells per axis when they are too wide
-_REACH_PARTS = 5  # of a cell per axis among which its largest value is looked for
-_EDGE_LIMIT = 3.0
-_LIMIT = 30.0  # nats between neighbouring cells above which nothing is interpolated
 
 
 @dataclass(frozen=True)
@@ -113,7 +111,7 @@ class SetPosteriors:
         values = refined(self.log_likelihood[index], self.refinement)
         grid = Grid.regular(self.boxes[index], values.shape)
         joint = values.ravel() + self.prior.log_prob(grid.points)
-        log_evidence = _log_sum(joint) + float(np.log(grid.volumes[0]))
+        log_evidence = log_sum(joint) + float(np.log(grid.volumes[0]))
         if not np.isfinite(log_evidence):
             message = f"the posterior of set {index} vanishes on its grid {self.boxes[index]}"
             raise SamplingError(message)
@@ -304,19 +302,19 @@ class _Search:
                 f"{box.tolist()}; widen the prior or check the likelihood"
             )
             raise SamplingError(message)
-        kept = np.argwhere(_reach(joint) >= peak - _DEPTH)
+        kept = np.argwhere(reach(joint) >= peak - _DEPTH)
         low = [grid.edges[k][i] for k, i in enumerate(kept.min(axis=0))]
         high = [grid.edges[k][i + 1] for k, i in enumerate(kept.max(axis=0))]
         return np.stack([low, high], axis=1)
 
     def _is_coarse(self, index: int, joint: Array) -> bool:
         """Return whether log Z depends on the interpolation, or few cells hold all mass."""
-        total = _log_sum(joint)
+        total = log_sum(joint)
         if np.exp(2 * (joint - total)).sum() > 3.0**-joint.ndim:
             return True
         fine = refined(self.values[index], self.settings.refinement)
         points = Grid.regular(self.boxes[index], fine.shape).points
-        fine_total = _log_sum(fine.ravel() + self.prior.log_prob(points))
+        fine_total = log_sum(fine.ravel() + self.prior.log_prob(points))
         change = fine_total - np.log(fine.size) - total + np.log(joint.size)
         return bool(abs(change) > _EVIDENCE_TOLERANCE)
 
@@ -334,59 +332,9 @@ def _where_allowed(likelihood: Likelihood, prior: RecordedPrior, points: Array) 
     return values
 
 
-def _log_sum(values: Array) -> float:
-    """Return log sum exp, -inf where all are."""
-    peak = float(values.max())
-    return peak + float(np.log(np.exp(values - peak).sum())) if np.isfinite(peak) else peak
-
-
 def _share(smaller: Array, box: Array) -> float:
     """Return the smallest share of a box that another one fills along an axis."""
     return float((np.ptp(smaller, axis=1) / np.ptp(box, axis=1)).min())
-
-
-def _reach(joint: Array) -> Array:
-    """Return the largest value that each cell may hold, by interpolation.
-
-    Cells of value -inf may hold what their neighbours do.
-    """
-    parts = [axis for n in joint.shape for axis in (n, _REACH_PARTS)]
-    within = tuple(range(1, 2 * joint.ndim, 2))
-    reach = refined(joint, _REACH_PARTS, np.inf).reshape(parts).max(axis=within)
-    around = np.full_like(joint, -np.inf)
-    for axis in range(joint.ndim):
-        padded = np.pad(joint, [(int(k == axis),) * 2 for k in range(joint.ndim)], mode="edge")
-        for shift in (0, 2):
-            side = np.take(padded, np.arange(joint.shape[axis]) + shift, axis=axis)
-            around = np.maximum(around, side)
-    return np.where(np.isneginf(joint), around, np.maximum(joint, reach))
-
-
-def refined(values: Array, factor: int, limit: float = _LIMIT) -> Array:
-    """Return values in `factor` equal parts of every cell, interpolated along each axis.
-
-    By the parabola through a cell and its neighbours, where these are less than `limit` apart
-    (three nats at the edges, beyond which it is extrapolated); else the cell's own value.
-    """
-    for axis in range(values.ndim if factor > 1 else 0):
-        first = np.moveaxis(values, axis, 0)
-        values = np.moveaxis(_refined_first(first, factor, limit), 0, axis)
-    return values
-
-
-def _refined_first(values: Array, factor: int, limit: float) -> Array:
-    """Return values refined along the first axis."""
-    n, others = len(values), values.shape[1:]
-    centre = np.clip(np.arange(n), 1, n - 2)
-    within = (np.arange(factor) + 0.5) / factor - 0.5
-    t = (np.arange(n) - centre)[:, None] + within  # in cells from the centre
-    weights = np.stack([t * (t - 1) / 2, 1 - t**2, t * (t + 1) / 2], axis=2)
-    stencil = values[centre[:, None] + np.arange(-1, 2)]
-    with np.errstate(invalid="ignore"):
-        curve = np.einsum("nfw,nw...->nf...", weights, stencil)
-        most = np.where(centre == np.arange(n), limit, min(limit, _EDGE_LIMIT))
-        smooth = np.ptp(stencil, axis=1) < most.reshape(n, *(1,) * len(others))
-    return np.where(smooth[:, None], curve, values[:, None]).reshape(n * factor, *others)
 
 
 def _border_mass(mass: Array, box: Array, outer: Array) -> float:

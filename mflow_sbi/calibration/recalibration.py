@@ -24,11 +24,11 @@ from typing import Any
 import numpy as np
 from scipy.optimize import brentq
 
+from mflow_sbi.calibration.interpolation import refined
 from mflow_sbi.calibration.posteriors import (
     GridSettings,
     SetPosteriors,
     posteriors_of_sets,
-    refined,
     require_truth,
 )
 from mflow_sbi.calibration.sets import LikelihoodOfSets

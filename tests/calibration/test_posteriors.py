@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mflow_sbi.calibration import GridSettings, SeparateSets, draw_sets, posteriors_of_sets
-from mflow_sbi.calibration.posteriors import refined
+from mflow_sbi.calibration.interpolation import refined
 from mflow_sbi.errors import ConfigurationError, SamplingError, ShapeError
 from mflow_sbi.events import EventSample
 from mflow_sbi.inference import BoxPrior, Grid, NormalPrior, common_grid, grid_posterior
