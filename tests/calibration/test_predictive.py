@@ -23,7 +23,7 @@ def _sets(n_sets: int, rng: np.random.Generator, n_events: int = 20) -> list[Arr
 def test_like_events_are_rejected_as_often_as_claimed() -> None:
     rng = np.random.default_rng(1)
     checks = []
-    for _ in range(120):
+    for _ in range(80):
         observed, *replicas = _sets(40, rng)
         checks.append(predictive_check(observed, replicas, NAMES))
     global_p = np.array([check.global_p for check in checks])

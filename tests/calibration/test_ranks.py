@@ -51,7 +51,7 @@ def test_likelihood_ranks_are_those_of_draws() -> None:
 
 
 def test_exact_posteriors_pass_and_wrong_ones_do_not() -> None:
-    sets, theta = normal_sets(200, 5)
+    sets, theta = normal_sets(150, 5)
     exact = _report(sets, theta)
     assert exact.p_value > 0.05
     assert min(one.p_value for one in exact.coverage) > 0.05
@@ -72,7 +72,7 @@ def test_exact_posteriors_pass_and_wrong_ones_do_not() -> None:
 
 
 def test_a_shift_shows_in_the_shifted_parameter_only() -> None:
-    sets, theta = normal_sets(150, 6)
+    sets, theta = normal_sets(120, 6)
     diagonal = NormalSets(sets.means, np.diag(np.diag(sets.precision)))
     noise = np.random.default_rng(1).normal(size=theta.shape)
     means = theta + noise / np.sqrt(np.diag(diagonal.precision))

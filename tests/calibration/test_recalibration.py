@@ -36,7 +36,7 @@ def test_a_temperature_finds_a_known_factor(factor: float) -> None:
 
 
 def test_the_error_of_a_temperature_is_its_spread() -> None:
-    pairs = [normal_sets(25, seed) for seed in range(10)]
+    pairs = [normal_sets(25, seed) for seed in range(8)]
     steps = [fit_temperature(sets, PRIOR, theta) for sets, theta in pairs]
     logs = np.log([step.value for step in steps])
     relative = np.mean([step.error / step.value for step in steps])
@@ -46,7 +46,7 @@ def test_the_error_of_a_temperature_is_its_spread() -> None:
 def test_a_temperature_calibrates_other_sets() -> None:
     sets, theta = normal_sets(150, 1)
     step = fit_temperature(narrower(sets, 3.0), PRIOR, theta)
-    fresh, truth = normal_sets(150, 2)
+    fresh, truth = normal_sets(120, 2)
     repaired = step.apply_to_sets(narrower(fresh, 3.0))
     report = calibration_report(ranks_of(posteriors_of_sets(repaired, PRIOR), truth))
     assert report.p_value > 0.05
@@ -71,7 +71,7 @@ def _credibilities(seed: int, n_sets: int) -> Array:
 
 
 def test_conformal_levels_cover_on_other_sets() -> None:
-    before, after = _credibilities(1, 150), _credibilities(2, 150)
+    before, after = _credibilities(1, 120), _credibilities(2, 120)
     assert coverage(after)[1].p_value < 1e-3
     levels = fit_conformal_levels(before)
     for one in coverage(levels.cover(after)):

@@ -23,8 +23,8 @@ from .toys import PRIOR, normal_sets
 
 def test_uniform_ranks_are_rejected_as_often_as_claimed() -> None:
     rng = np.random.default_rng(1)
-    p_values = np.array([uniformity("mu", rng.random(200)).p_value for _ in range(1000)])
-    assert (p_values < 0.05).mean() == pytest.approx(0.05, abs=0.02)
+    p_values = np.array([uniformity("mu", rng.random(200)).p_value for _ in range(500)])
+    assert (p_values < 0.05).mean() == pytest.approx(0.05, abs=0.03)
 
 
 def test_bins_are_inside_the_band_as_often_as_claimed() -> None:
