@@ -30,7 +30,7 @@ from mflow_sbi.inference import (
     truth_of,
     verdict_on,
 )
-from mflow_sbi.interfaces import Likelihood, Quiet, Reporter
+from mflow_sbi.interfaces import Array, Likelihood, Quiet, Reporter
 from mflow_sbi.recipes import load_surrogate
 from mflow_sbi.run_files import POSTERIOR, file_digests, read_like_training, read_run_config
 from mflow_sbi.surrogates import TrainedSurrogate
@@ -78,6 +78,20 @@ class ObservedRun:
     observed: EventSample
     model: StatisticalModel
     placement: Placement | None
+
+    @property
+    def truth(self) -> Array | None:
+        """Parameters of interest behind the observed events, if the files tell one point, (q,)."""
+        truth, every = truth_of(self.observed), list(self.surrogate.parameter_names)
+        if truth is None:
+            return None
+        return np.array([truth[every.index(name)] for name in self.model.parameters_of_interest])
+
+    @property
+    def labels(self) -> list[str]:
+        """Axis labels of the parameters of interest, with units."""
+        known = {p.name: p for p in self.surrogate.record.metadata.parameters}
+        return [plots.parameter_label(known[name]) for name in self.model.parameters_of_interest]
 
     @property
     def records(self) -> dict[str, Any]:
@@ -201,12 +215,8 @@ def infer_run(
         reporter,
         records,
     )
-    names = model.parameters_of_interest
-    truth = truth_of(run.observed)
-    if truth is not None:
-        every = list(run.surrogate.parameter_names)
-        truth = np.array([truth[every.index(name)] for name in names])
-    figure = plots.corner_plot({title: draws_of(posterior, names)}, None, truth, names)
+    draws = {title: draws_of(posterior, model.parameters_of_interest)}
+    figure = plots.corner_plot(draws, None, run.truth, run.labels)
     plots.save_figure(figure, folder / "figures" / "posterior.png")
     return posterior
 

@@ -25,7 +25,7 @@ from mflow_sbi.calibration import (
 )
 from mflow_sbi.errors import ConfigurationError
 from mflow_sbi.events import EventMetadata, EventSample
-from mflow_sbi.inference import CrossSection, RateModel, RecordedPrior, truth_of
+from mflow_sbi.inference import CrossSection, RateModel, RecordedPrior
 from mflow_sbi.interfaces import Quiet, Reporter
 from mflow_sbi.intervals import (
     IntervalSet,
@@ -123,10 +123,7 @@ def intervals_of_run(
         "intervals": {k: [one.to_dict() for one in some] for k, some in found.items()},
     }
     write_text(folder / "intervals.json", json.dumps(record, indent=1) + "\n")
-    truth = truth_of(run.observed)
-    every = list(run.surrogate.parameter_names)
-    shown = None if truth is None else np.array([truth[every.index(name)] for name in names])
-    figure = plots.profile_plot({run.config.shown_title: scans}, shown, names)
+    figure = plots.profile_plot({run.config.shown_title: scans}, run.truth, run.labels)
     plots.save_figure(figure, folder / "figures" / "intervals.png")
     return result
 
@@ -227,7 +224,10 @@ def calibrate_run(
     }
     write_text(folder / "calibration.json", json.dumps(record, indent=1) + "\n")
     histograms = {
-        label: [rank_histogram(name, values) for name, values in ranks.quantities().items()]
+        label: [
+            rank_histogram(name, values, bins=max(2, min(20, settings.sets // 20)))
+            for name, values in ranks.quantities().items()
+        ]
         for label, ranks in everyone.items()
     }
     curves = {label: coverage_curve(ranks.credibility) for label, ranks in everyone.items()}

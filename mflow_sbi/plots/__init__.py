@@ -8,7 +8,7 @@ from mflow_sbi.plots.calibration import calibration_plot
 from mflow_sbi.plots.events import DEFAULT_SELECTION, closure_plot, observables_plot
 from mflow_sbi.plots.intervals import contour_plot, profile_plot
 from mflow_sbi.plots.posteriors import corner_plot, posterior_comparison_plot
-from mflow_sbi.plots.style import save_figure
+from mflow_sbi.plots.style import parameter_label, save_figure
 from mflow_sbi.plots.training import history_plot
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "corner_plot",
     "history_plot",
     "observables_plot",
+    "parameter_label",
     "posterior_comparison_plot",
     "profile_plot",
     "save_figure",

@@ -52,6 +52,7 @@ def _ranks(ax: Axes, quantity: str, histograms: Mapping[str, RankHistogram]) -> 
         ax.stairs(histogram.counts, histogram.edges, label=label, **line_style(n))
     top = max(int(h.counts.max()) for h in histograms.values())
     ax.set(xlim=(0, 1), ylim=(0, 1.15 * max(top, first.high)))
+    ax.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
     ax.set_xlabel(f"rank of {quantity}")
 
 

@@ -54,10 +54,18 @@ def profile_plot(
             )
         if truth is not None:
             ax.axvline(truth[k], color="k", lw=0.8, ls="--")
-        ax.set(ylim=(0, _CEILING), xlabel=parameter_labels[k])
+        low, high = _shown([some[k] for some in scans.values()])
+        ax.set(xlim=(low, high), ylim=(0, _CEILING), xlabel=parameter_labels[k])
     axes[0].set_ylabel(r"$2\,\Delta\log L$")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return figure
+
+
+def _shown(scans: Sequence[ProfileScan]) -> tuple[float, float]:
+    """Return the range where a scan lies below the ceiling, with a margin."""
+    below = np.concatenate([scan.axes[0][scan.statistic < _CEILING] for scan in scans])
+    margin = 0.15 * np.ptp(below)
+    return float(below.min() - margin), float(below.max() + margin)
 
 
 @in_house_style

@@ -11,7 +11,17 @@ from typing import Any, ParamSpec
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-__all__ = ["COLOURS", "DASHES", "GREYS", "in_house_style", "line_style", "save_figure"]
+from mflow_sbi.events import Parameter
+
+__all__ = [
+    "COLOURS",
+    "DASHES",
+    "GREYS",
+    "in_house_style",
+    "line_style",
+    "parameter_label",
+    "save_figure",
+]
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES = ("-", (0, (5, 1.5)), (0, (5, 1.5, 1, 1.5)), (0, (1.5, 1)), (0, (8, 2)), (0, (3, 2)))
@@ -48,6 +58,20 @@ def in_house_style(draw: Callable[_P, Figure]) -> Callable[_P, Figure]:
 def line_style(n: int) -> dict[str, Any]:
     """Return colour and dashes of the n-th label."""
     return {"color": COLOURS[n % len(COLOURS)], "ls": DASHES[n % len(DASHES)]}
+
+
+def parameter_label(parameter: Parameter) -> str:
+    r"""Return an axis label: name and unit, and what the file says the parameter means.
+
+    >>> parameter_label(Parameter("CWL2", description="c/Lambda^2 = 33.04 TeV^-2 x theta"))
+    'CWL2\n($c/\\Lambda^2$ = 33.04 TeV$^{-2}$ × CWL2)'
+    """
+    unit = "" if parameter.unit == "1" else f" [{parameter.unit}]"
+    if not parameter.description:
+        return parameter.name + unit
+    meaning = parameter.description.replace("c/Lambda^2", r"$c/\Lambda^2$")
+    meaning = meaning.replace("TeV^-2", "TeV$^{-2}$").replace("x theta", f"× {parameter.name}")
+    return f"{parameter.name}{unit}\n({meaning})"
 
 
 def save_figure(figure: Figure, path: Path | str, dpi: int = 160) -> Path:
