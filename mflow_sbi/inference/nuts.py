@@ -36,6 +36,7 @@ from mflow_sbi.interfaces import Array, DifferentiableLikelihood, Likelihood, Pr
 __all__ = ["NutsSampler"]
 
 _MAX_DIVERGENT_SHARE = 0.01
+_ASIDE = 1e-6  # from the last point: nutpie refuses to begin where there is no slope at all
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class NutsSampler:
             def advance(step: int, done_before: int = k * each) -> None:
                 tell(done_before + step, self.chains * each)
 
-            density = _OnePoint(target)
+            density = _OnePoint(target, start)
             chains.append(self._run_chain(nutpie, density, start, chain_seeds, advance))
         z, log_density, acceptance, diverging = (
             np.stack(parts) for parts in zip(*chains, strict=True)
@@ -174,13 +175,14 @@ class NutsSampler:
 class _OnePoint:
     """The log density and its gradient at one point; an error is kept, not thrown at nutpie.
 
-    nutpie ends the process's thread on exceptions.  After one, every point is a wall, and the
-    chain comes to its end without further evaluations.
+    nutpie panics where Python raises.  After an error the density is a normal one about the last
+    point, so that the chain comes to its end without further evaluations.
     """
 
-    def __init__(self, target: UnboundedPosterior) -> None:
+    def __init__(self, target: UnboundedPosterior, start: Array) -> None:
         self._target = target
         self._failure: MflowSbiError | None = None
+        self._last = (0.0, start + _ASIDE)
 
     def __call__(self, z: Array) -> tuple[float, Array]:
         if self._failure is None:
@@ -189,8 +191,12 @@ class _OnePoint:
             except MflowSbiError as error:
                 self._failure = error
             else:
+                if values[0] > -np.inf:
+                    self._last = (float(values[0]), z + _ASIDE)
                 return float(values[0]), gradients[0]
-        return -np.inf, np.zeros_like(z)
+        value, centre = self._last
+        away = z - centre
+        return value - 0.5 * float(away @ away), -away
 
     def raise_if_failed(self) -> None:
         """Raise what the likelihood raised on the way."""

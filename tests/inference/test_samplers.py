@@ -123,6 +123,8 @@ def test_draws_respect_the_walls_of_a_box(name: str) -> None:
     assert np.all((draws >= prior.low) & (draws <= prior.high))
     assert np.all(np.abs(draws.mean(axis=0) - exact.mean) < error)
     np.testing.assert_allclose(draws.std(axis=0), exact.std, rtol=0.1)
+    lp = posterior["sample_stats"]["lp"].to_numpy().ravel()
+    np.testing.assert_allclose(lp, Walled()(draws) + prior.log_prob(draws), atol=1e-9)
     assert draws[:, 0].min() < 0.01  # up to the wall
     assert draws[:, 1].max() > 0.29
 
@@ -156,6 +158,7 @@ def test_chains_that_share_a_mode_are_not_deceived(seed: int) -> None:
         assert any("a mode is missed" in complaint for complaint in diagnostics.complaints)
     else:
         assert max(diagnostics.r_hat) > 1.5
+        assert any("R-hat" in complaint for complaint in diagnostics.complaints)
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -253,13 +256,14 @@ def test_a_grid_too_coarse_says_so() -> None:
 
 
 class _Cliff(Normal):
-    """A likelihood that is a number at the first calls only."""
+    """A likelihood that is a number at so many calls only."""
 
     calls = 0
+    good_calls = 10**9
 
     def value_and_gradient(self, theta: Array) -> tuple[Array, Array]:
         self.calls += 1
-        if self.calls > 10:
+        if self.calls > self.good_calls:
             message = "not a number"
             raise LikelihoodError(message)
         return super().value_and_gradient(theta)
@@ -269,8 +273,14 @@ class _Cliff(Normal):
 def test_an_error_of_the_likelihood_is_raised_and_not_printed(
     name: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(LikelihoodError, match="not a number"):
-        SHORT[name].sample(_Cliff(NORMAL.mean, NORMAL.covariance), NORMAL_PRIOR, 1)
+    """In the exploration, at the first steps, at the very last ones."""
+    whole = _Cliff(NORMAL.mean, NORMAL.covariance)
+    TINY[name].sample(whole, NORMAL_PRIOR, 1)
+    for share in (0.0, 0.1, 0.3, 0.6, 0.9, 1.0):
+        cliff = _Cliff(NORMAL.mean, NORMAL.covariance)
+        cliff.good_calls = max(int(share * whole.calls) - 1, 0)
+        with pytest.raises(LikelihoodError, match="not a number"):
+            TINY[name].sample(cliff, NORMAL_PRIOR, 1)
     assert capfd.readouterr() == ("", "")
 
 
