@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
+from mflow_sbi.analysis import parse_analysis
 from mflow_sbi.inference import draws_of
 
 ROOT = Path(__file__).parents[1]
@@ -26,6 +28,11 @@ def test_the_python_lines_run_as_printed(tmp_path: Path, monkeypatch: pytest.Mon
     exec(compile(code, "README.md", "exec"), names)
     assert draws_of(names["posterior"]).shape == (4 * 32 * 200, 2)
     assert (tmp_path / "my_surrogate" / "weights.safetensors").is_file()
+
+
+def test_the_analysis_is_a_valid_one():
+    (text,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    assert parse_analysis(yaml.safe_load(text)).luminosity == 30
 
 
 def test_the_two_commands_are_targets_of_the_makefile():
