@@ -114,11 +114,21 @@ def infer(
     analysis: Analysis = None,
     exclude_outside: ExcludeOutside = False,
     strict: Strict = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep emcee's chain, and go on from it.")
+    ] = False,
 ) -> None:
     """Sample the posterior given observed events: posterior.nc, corner plot, intervals."""
     terminal = Terminal()
     policy = ObservationPolicy(exclude=exclude_outside, refuse=strict)
-    posterior = infer_run(run, observed, terminal, analysis=_analysis(analysis), policy=policy)
+    posterior = infer_run(
+        run,
+        observed,
+        terminal,
+        analysis=_analysis(analysis),
+        policy=policy,
+        chain_file=run / "chain.h5" if resume else None,
+    )
     terminal.table("posterior", SUMMARY_HEADER, summary_cells(posterior))
     terminal.say(f"draws: {run / 'posterior.nc'}")
     if not diagnostics_of(posterior).converged:

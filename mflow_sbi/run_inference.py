@@ -15,11 +15,12 @@ import numpy as np
 from mflow_sbi import plots
 from mflow_sbi.analysis import AnalysisConfig, StatisticalModel, build_model
 from mflow_sbi.config import RunConfig
-from mflow_sbi.errors import RunFolderError
+from mflow_sbi.errors import ConfigurationError, RunFolderError
 from mflow_sbi.events import EventSample
 from mflow_sbi.geometry import PLACEMENT_HEADER, REFERENCE, Placement, load_reference, place
 from mflow_sbi.inference import (
     CachedLikelihood,
+    EmceeSampler,
     InferenceData,
     RecordedPrior,
     Sampler,
@@ -170,10 +171,28 @@ def infer_with(
     title: str,
     reporter: Reporter,
     records: Mapping[str, Any] | None = None,
+    chain_file: Path | None = None,
 ) -> InferenceData:
-    """Sample the posterior of a likelihood, save it, tell convergence."""
+    """Sample the posterior of a likelihood, save it, tell convergence.
+
+    With a chain file emcee keeps its steps there, and goes on from those that it finds.
+
+    Raises:
+        ConfigurationError: a chain file for a sampler that keeps none.
+    """
     with reporter.task(f"sampling the posterior ({title})") as progress:
-        posterior = sample_posterior(likelihood, prior, sampler, seed, progress, records)
+        if chain_file is None:
+            posterior = sample_posterior(likelihood, prior, sampler, seed, progress, records)
+        elif isinstance(sampler, EmceeSampler):
+            posterior = sampler.sample_resumably(
+                likelihood, prior, seed, chain_file, progress, records
+            )
+        else:
+            message = (
+                f"resume: expected the sampler emcee, which keeps its chain, got "
+                f"{sampler.to_dict()['kind']}"
+            )
+            raise ConfigurationError(message)
     path.parent.mkdir(parents=True, exist_ok=True)
     save_posterior(posterior, path)
     banner = verdict_on(posterior, title).banner
@@ -189,6 +208,7 @@ def infer_run(
     *,
     analysis: AnalysisConfig | None = None,
     policy: ObservationPolicy | None = None,
+    chain_file: Path | None = None,
 ) -> InferenceData:
     """Sample the posterior given observed events; writes `posterior.nc` and a corner plot.
 
@@ -198,6 +218,7 @@ def infer_run(
         reporter: told about progress and about events outside.
         analysis: rate, background, nuisances, prior, sampler; shape only by default.
         policy: what to do with events outside the training events.
+        chain_file: where emcee keeps its steps, and goes on from; none by default.
     """
     reporter = reporter or Quiet()
     run = observe(folder, observed_paths, reporter, analysis, policy)
@@ -214,6 +235,7 @@ def infer_run(
         title,
         reporter,
         records,
+        chain_file,
     )
     draws = {title: draws_of(posterior, model.parameters_of_interest)}
     figure = plots.corner_plot(draws, None, run.truth, run.labels)

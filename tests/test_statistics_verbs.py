@@ -8,7 +8,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from mflow_sbi.cli import app
+from mflow_sbi.cli import NOT_CONVERGED, app
 from mflow_sbi.events import read_events
 from mflow_sbi.geometry import load_reference
 from mflow_sbi.inference import diagnostics_of, draws_of, load_posterior
@@ -64,6 +64,21 @@ def test_infer_takes_rate_nuisances_and_sampler_from_the_analysis(run, tmp_path)
     assert abs(nuisance.mean()) < 0.3
     assert 0.8 < nuisance.std() < 1.2
     assert diagnostics_of(posterior).converged
+
+
+def test_a_kept_chain_is_gone_on_with(run, tmp_path):
+    begin = "{{sampler: {{kind: emcee, ensembles: 2, walkers: 8, burn_in: 10, steps: {steps}}}}}"
+    words = ("infer", run, "--observed", OBSERVED, "--analysis")
+    short = _analysis(tmp_path, begin.format(steps=10))
+    _invoke(*words, short, "--resume", code=NOT_CONVERGED)
+    long = _analysis(tmp_path, begin.format(steps=30))
+    _invoke(*words, long, "--resume", code=NOT_CONVERGED)
+    resumed = draws_of(load_posterior(run / "posterior.nc"))
+    _invoke(*words, long, code=NOT_CONVERGED)
+    np.testing.assert_array_equal(resumed, draws_of(load_posterior(run / "posterior.nc")))
+    grid = _analysis(tmp_path, "{sampler: {kind: grid}}")
+    result = CliRunner().invoke(app, [str(word) for word in (*words, grid, "--resume")])
+    assert "expected the sampler emcee" in str(result.exception)
 
 
 def test_fixed_parameters_are_gone(run, tmp_path):
