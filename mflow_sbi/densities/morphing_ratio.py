@@ -274,6 +274,11 @@ class MorphingRatio(Ratio):
         return (scaled / (scaled @ average)[:, None]).to(components.dtype)
 
     @property
+    def least(self) -> float:
+        """The smallest value of r at any x and theta; float32 rounding alone goes below."""
+        return FLOOR
+
+    @property
     def learns_rate(self) -> bool:
         """Whether sigma(theta) is learned too."""
         return self.rate is not None
@@ -321,7 +326,7 @@ class MorphingRatio(Ratio):
             ratio = weights[:, 0] @ encoded.T
         else:
             ratio = (weights * encoded).sum(dim=-1)
-        return torch.log(ratio.clamp_min(torch.finfo(ratio.dtype).tiny))
+        return torch.log(ratio.clamp_min(self.least))
 
     def score(self, encoded: Tensor, theta: Parameters) -> Tensor:
         """Return grad_theta log r, theta standardised, rows paired, (N, K), (N, p) -> (N, p)."""

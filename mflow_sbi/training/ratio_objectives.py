@@ -84,8 +84,10 @@ class RatioDivergence:
         encoded = ratio.encode_in_turn(batch.require_resting())
         labels = ratio.normalised(batch.require_components())
         weights = ratio.weights(batch.theta[: self.points]).detach().to(encoded.dtype)
-        learned, joint = encoded @ weights.T, (labels @ weights.T).clamp_min(0.0)
-        divergence = torch.xlogy(joint, joint / learned) - joint + learned
+        learned = (encoded @ weights.T).clamp_min(ratio.least)
+        joint = (labels @ weights.T).clamp_min(0.0)
+        # s log s apart: the slope of s log(s / r) through s / r is 0 / 0 where s = 0
+        divergence = torch.xlogy(joint, joint) - joint * learned.log() - joint + learned
         own = torch.eye(len(weights), dtype=torch.bool, device=weights.device)
         own = torch.nn.functional.pad(own, (0, 0, 0, len(encoded) - len(weights)))
         divergence = divergence.masked_fill(own, 0.0).mean()

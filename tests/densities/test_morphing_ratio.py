@@ -1,5 +1,7 @@
 """Laws of the ratio of an effective theory: positive, average one, bounded, symmetric."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,8 @@ from mflow_sbi.densities import MorphingRatio, SymmetryGroup
 from mflow_sbi.densities.morphing_ratio import amplitude_monomials
 from mflow_sbi.densities.symmetries import Reflection
 from mflow_sbi.errors import ConfigurationError
+from mflow_sbi.training.objectives import TrainingBatch
+from mflow_sbi.training.ratio_objectives import RatioDivergence
 
 from .toys import EXPONENTS, quadratic_ratio, quartic_ratio
 
@@ -38,6 +42,27 @@ def test_average_over_the_training_thetas_is_one(make):
     values = _ratios(ratio, features, theta)
     assert values.std() > 0.1
     assert (values.mean(dim=0) - 1).abs().max() < 1e-6  # networks read float32
+
+
+def test_events_without_density_at_some_theta_have_slopes():
+    ratio, theta, features = quadratic_ratio()
+    points = _standardised(ratio, theta).float()[: len(features)]
+    node = torch.from_numpy(
+        theta[0]
+    )  # |amplitude|^2 = [a . (theta - node)]^2 vanishes there, up to rounding
+    a = torch.tensor([1.0, 2.0], dtype=torch.float64)
+    square = torch.outer(torch.cat([-(a @ node)[None], a]), torch.cat([-(a @ node)[None], a]))
+    powers = {(0, 0): square[0, 0] - 1e-3, (1, 0): 2 * square[0, 1], (0, 1): 2 * square[0, 2]}
+    powers |= {(2, 0): square[1, 1], (1, 1): 2 * square[1, 2], (0, 2): square[2, 2]}
+    row = torch.stack([powers[tuple(int(e) for e in exponent)] for exponent in EXPONENTS])
+    batch = TrainingBatch(
+        features.float(), points, features.float(), components=row.expand(len(points), -1).float()
+    )
+    batch = batch._replace(theta=points.roll(1, 0))  # no event at its own theta
+    loss = RatioDivergence()(SimpleNamespace(ratio=ratio), batch)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert all(torch.isfinite(p.grad).all() for p in ratio.parameters() if p.grad is not None)
 
 
 @every_case
