@@ -54,7 +54,7 @@ def test_events_without_density_at_some_theta_have_slopes():
     square = torch.outer(torch.cat([-(a @ node)[None], a]), torch.cat([-(a @ node)[None], a]))
     powers = {(0, 0): square[0, 0] - 1e-3, (1, 0): 2 * square[0, 1], (0, 1): 2 * square[0, 2]}
     powers |= {(2, 0): square[1, 1], (1, 1): 2 * square[1, 2], (0, 2): square[2, 2]}
-    row = torch.stack([powers[tuple(int(e) for e in exponent)] for exponent in EXPONENTS])
+    row = torch.stack([powers[int(i), int(j)] for i, j in EXPONENTS])
     batch = TrainingBatch(
         features.float(), points, features.float(), components=row.expand(len(points), -1).float()
     )
