@@ -282,7 +282,7 @@ class EmceeSampler:
 
 
 class _FileBackend(HDFBackend):
-    """emcee's file of one ensemble, written every 25 steps: one at a time costs 3 ms each."""
+    """emcee's file of one ensemble, written every 25 steps: opening it at each one is slow."""
 
     def __init__(self, path: Path, ensemble: int) -> None:
         super().__init__(str(path), name=f"ensemble_{ensemble}", dtype=np.float64)
