@@ -258,7 +258,16 @@ def sources() -> list[Path]:
     """Return the files whose contents decide the numbers."""
     package, wbf = ROOT / "mflow_sbi", ROOT / "simulators" / "wbf"
     rooms = ("densities", "events", "surrogates", "training", "transforms")
-    single = ("beginnings", "estimating", "flows", "morphing", "options", "recipes", "tilting")
+    single = (
+        "beginnings",
+        "default_schedules",
+        "estimating",
+        "flows",
+        "morphing",
+        "options",
+        "recipes",
+        "tilting",
+    )
     files = [package / f"{room}.py" for room in single]
     folders = [*(package / room for room in rooms), wbf]
     own = [Path(__file__), Path(__file__).with_name("density_cases.py")]

@@ -17,7 +17,7 @@ The ratio estimators are baselines: they have a likelihood, but no density, samp
 
 import difflib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mflow_sbi import default_schedules
 from mflow_sbi.beginnings import (
     AmbientOptions,
     Beginning,
@@ -61,17 +62,10 @@ from mflow_sbi.surrogates.trained import SurrogateRecord, read_record
 from mflow_sbi.training import (
     FitSettings,
     HistoryRecord,
-    LatentNegativeLogProb,
-    Muon,
-    Phase,
-    ReconstructionDistance,
-    ReferenceNegativeLogProb,
-    RichestRatio,
     Schedule,
     TrainingEvents,
     fit,
 )
-from mflow_sbi.training.classifier_objectives import AlicesLoss, BinaryCrossEntropy
 
 __all__ = [
     "RECIPES",
@@ -115,58 +109,6 @@ class Recipe:
         return self.schedule.without("ratio" if is_flow else "density")
 
 
-_RATIO_PHASE = Phase(
-    "ratio",
-    objectives=((RichestRatio(), 1.0),),
-    trains=("ratio",),
-    epochs=8,
-    batch_size=1000,
-    learning_rate=5e-3,
-    weight_decay=1e-3,
-    clip_norm=5.0,
-    optimiser=Muon(matrix_rate=5.0),
-)
-_MANIFOLD_PHASE = Phase(
-    "manifold",
-    objectives=((ReconstructionDistance(), 1.0),),
-    trains=("chart",),
-    epochs=3,
-    batch_size=500,
-    clip_norm=1.0,
-    optimiser=Muon(),
-)
-_REFERENCE_PHASE = Phase(
-    "reference",
-    objectives=((ReferenceNegativeLogProb(), 1.0),),
-    trains=("reference",),
-    epochs=3,
-    batch_size=300,
-    learning_rate=3e-3,
-    clip_norm=5.0,
-    optimiser=Muon(matrix_rate=10.0),
-)
-_DENSITY_PHASE = Phase(
-    "density",
-    objectives=((LatentNegativeLogProb(), 1.0),),
-    trains=("density",),
-    epochs=8,
-    batch_size=500,
-    learning_rate=3e-3,
-    clip_norm=5.0,
-    optimiser=Muon(matrix_rate=10.0),
-)
-_ENTROPY_PHASE = Phase(
-    "ratio",
-    objectives=((BinaryCrossEntropy(), 1.0),),
-    trains=("ratio",),
-    epochs=8,
-    batch_size=500,
-    learning_rate=5e-3,
-    weight_decay=1e-3,
-    clip_norm=5.0,
-)
-_ALICES_PHASE = replace(_ENTROPY_PHASE, objectives=((AlicesLoss(), 1.0),))
-
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
         "mflow": Recipe(
@@ -178,7 +120,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             begin=with_density(begin_mflow),
             rebuild=again_with_density(rebuild_mflow),
             told=told_density,
-            schedule=Schedule((_MANIFOLD_PHASE, _REFERENCE_PHASE, _DENSITY_PHASE, _RATIO_PHASE)),
+            schedule=default_schedules.CHART_THEN_DENSITY,
         ),
         "emflow": Recipe(
             name="emflow",
@@ -189,7 +131,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             begin=with_density(begin_mflow),
             rebuild=again_with_density(rebuild_mflow),
             told=told_density,
-            schedule=Schedule((_MANIFOLD_PHASE, _REFERENCE_PHASE, _DENSITY_PHASE, _RATIO_PHASE)),
+            schedule=default_schedules.CHART_THEN_DENSITY,
         ),
         "fom": Recipe(
             name="fom",
@@ -200,7 +142,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             begin=with_density(begin_fom),
             rebuild=again_with_density(rebuild_fom),
             told=told_density,
-            schedule=Schedule((_REFERENCE_PHASE, _DENSITY_PHASE, _RATIO_PHASE)),
+            schedule=default_schedules.AT_FIXED_CHART,
         ),
         "af": Recipe(
             name="af",
@@ -211,7 +153,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             begin=with_density(begin_ambient),
             rebuild=again_with_density(rebuild_ambient),
             told=told_density,
-            schedule=Schedule((_REFERENCE_PHASE, _DENSITY_PHASE, _RATIO_PHASE)),
+            schedule=default_schedules.AT_FIXED_CHART,
         ),
         "nre": Recipe(
             name="nre",
@@ -222,7 +164,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             begin=begin_nre,
             rebuild=rebuild_estimator,
             told=told_nothing,
-            schedule=Schedule((_ENTROPY_PHASE,)),
+            schedule=default_schedules.NRE,
         ),
         "alices": Recipe(
             name="alices",
@@ -233,7 +175,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             begin=begin_alices,
             rebuild=rebuild_estimator,
             told=told_jointly,
-            schedule=Schedule((_ALICES_PHASE,)),
+            schedule=default_schedules.ALICES,
         ),
     }
 )

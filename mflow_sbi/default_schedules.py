@@ -1,0 +1,77 @@
+"""Default schedules of the recipes: which phases, how long, at which rates."""
+
+from dataclasses import replace
+
+from mflow_sbi.training import (
+    LatentNegativeLogProb,
+    Muon,
+    Phase,
+    ReconstructionDistance,
+    ReferenceNegativeLogProb,
+    RichestRatio,
+    Schedule,
+)
+from mflow_sbi.training.classifier_objectives import AlicesLoss, BinaryCrossEntropy
+
+__all__ = ["ALICES", "AT_FIXED_CHART", "CHART_THEN_DENSITY", "NRE"]
+
+_RATIO_PHASE = Phase(
+    "ratio",
+    objectives=((RichestRatio(), 1.0),),
+    trains=("ratio",),
+    epochs=8,
+    batch_size=1000,
+    learning_rate=5e-3,
+    weight_decay=1e-3,
+    clip_norm=5.0,
+    optimiser=Muon(matrix_rate=5.0),
+)
+_MANIFOLD_PHASE = Phase(
+    "manifold",
+    objectives=((ReconstructionDistance(), 1.0),),
+    trains=("chart",),
+    epochs=3,
+    batch_size=500,
+    clip_norm=1.0,
+    optimiser=Muon(),
+)
+_REFERENCE_PHASE = Phase(
+    "reference",
+    objectives=((ReferenceNegativeLogProb(), 1.0),),
+    trains=("reference",),
+    epochs=3,
+    batch_size=300,
+    learning_rate=3e-3,
+    clip_norm=5.0,
+    optimiser=Muon(matrix_rate=10.0),
+)
+_DENSITY_PHASE = Phase(
+    "density",
+    objectives=((LatentNegativeLogProb(), 1.0),),
+    trains=("density",),
+    epochs=8,
+    batch_size=500,
+    learning_rate=3e-3,
+    clip_norm=5.0,
+    optimiser=Muon(matrix_rate=10.0),
+)
+_ENTROPY_PHASE = Phase(
+    "ratio",
+    objectives=((BinaryCrossEntropy(), 1.0),),
+    trains=("ratio",),
+    epochs=8,
+    batch_size=500,
+    learning_rate=5e-3,
+    weight_decay=1e-3,
+    clip_norm=5.0,
+)
+_ALICES_PHASE = replace(_ENTROPY_PHASE, objectives=((AlicesLoss(), 1.0),))
+
+CHART_THEN_DENSITY = Schedule((_MANIFOLD_PHASE, _REFERENCE_PHASE, _DENSITY_PHASE, _RATIO_PHASE))
+"""The M-flow's: surface, then reference, then what depends on theta (a flow or a ratio)."""
+
+AT_FIXED_CHART = CHART_THEN_DENSITY.without("manifold")
+"""The same where the surface is given, or there is none."""
+
+NRE = Schedule((_ENTROPY_PHASE,))
+ALICES = Schedule((_ALICES_PHASE,))
