@@ -36,6 +36,7 @@ def read_events(
     observables: Iterable[str | Observable] | None = None,
     selection: str | Sequence[str] | None = None,
     max_events: int | None = None,
+    min_events: int = 1,
     progress: Progress | None = None,
 ) -> EventSample:
     """Return the events of ROOT files: x_i, and theta_i, weight_i, score_i, c_k(x_i) if there.
@@ -54,13 +55,15 @@ def read_events(
         selection: Sentence(s) that events must satisfy, e.g. "(a[0]+a[1]).m > 115"; several are
             applied one after the other.
         max_events: Stop after this many events are kept.
+        min_events: 0 where no events are an answer too, as in an observation that counts them.
         progress: Called with (entries done, entries in all).
 
     Returns:
         The sample; x (N, n) float64 in GeV, theta (N, p) or None.
 
     Raises:
-        EventFileError: A file, tree or branch is missing, unreadable or empty.
+        EventFileError: A file, tree or branch is missing, unreadable or (unless `min_events` is
+            0) empty.
         EventDataError: Numbers that are not finite or not physical, weights that are not
             positive, branches of unequal lengths, or no event left.
         ExpressionError: An observable or selection outside the language.
@@ -71,7 +74,7 @@ def read_events(
         raise EventDataError(msg)
     paths = resolve_paths(path)
     observables = None if observables is None else _listed_once(observables)
-    totals = [_n_entries(p, tree, observables, selection) for p in paths]
+    totals = [_n_entries(p, tree, observables, selection, min_events) for p in paths]
     total, done, kept = sum(totals), 0, 0
     samples: list[EventSample] = []
     for file_path, n_entries in zip(paths, totals, strict=True):
@@ -85,8 +88,9 @@ def read_events(
     if progress is not None:
         progress(total, total)
     sample = concatenate(samples)
-    _require_events(sample, paths)
-    if sample.theta is None:
+    if min_events > 0:
+        _require_events(sample, paths)
+    if sample.theta is None or len(sample) == 0:
         return sample
     ranges = sample.metadata.with_ranges_of(sample.theta)
     return replace(sample, metadata=ranges)
@@ -121,11 +125,11 @@ def _listed_once(observables: Iterable[str | Observable]) -> Any:  # noqa: ANN40
     return observables if isinstance(observables, str) else tuple(observables)
 
 
-def _n_entries(path: Path, tree: str | None, observables: Any, selection: Any) -> int:  # noqa: ANN401
+def _n_entries(path: Path, tree: str | None, observables: Any, selection: Any, least: int) -> int:  # noqa: ANN401
     """Return the number of entries, after refusing what can be refused without reading."""
     with open_events(path) as file:
         plan = plan_reading(file, tree=tree, observables=observables, selection=selection)
-    if plan.tree.n_entries == 0:
+    if plan.tree.n_entries == 0 and least > 0:
         msg = (
             f"{path}: tree {plan.tree.name!r} is empty (0 events); expected at least one. "
             "Check the job that wrote it."
@@ -163,7 +167,7 @@ class _Chunk:
 def _read(plan: ReadingPlan, wanted: int | None, progress: Progress | None) -> EventSample:
     chunks: list[_Chunk] = []
     n_kept = 0
-    for start in range(0, plan.tree.n_entries, _CHUNK):
+    for start in range(0, max(1, plan.tree.n_entries), _CHUNK):  # an empty tree: one chunk
         stop = min(start + _CHUNK, plan.tree.n_entries)
         chunk = _read_chunk(plan, start, stop)
         if wanted is not None:

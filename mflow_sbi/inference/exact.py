@@ -50,6 +50,6 @@ def exact_likelihood(sample: EventSample) -> MorphingLikelihood:
 
 def truth_of(sample: EventSample) -> Array | None:
     """Return the parameters behind observed events, if the file tells one point, (p,)."""
-    if sample.theta is None or np.ptp(sample.theta, axis=0).max() > 0:
+    if sample.theta is None or not len(sample) or np.ptp(sample.theta, axis=0).max() > 0:
         return None
     return sample.theta[0]

@@ -278,6 +278,19 @@ def test_empty_tree(tmp_path, branches_of, record_of, write):
         read_events(path)
 
 
+def test_no_events_are_an_answer_where_they_may_be(tmp_path, branches_of, record_of, write):
+    full = branches_of(3)
+    path = write(tmp_path / "empty.root", {k: v[:0] for k, v in full.items()}, record_of(0))
+    none = read_events(path, min_events=0)
+    assert none.x.shape == (0, 40)
+    assert (
+        none.parameter_names
+        == read_events(write(tmp_path / "full.root", full, record_of(3))).parameter_names
+    )
+    all_refused = read_events(tmp_path / "full.root", selection="a[0].pt > 1e9", min_events=0)
+    assert len(all_refused) == 0
+
+
 def test_no_tree(tmp_path):
     with uproot.recreate(tmp_path / "histogram.root") as file:
         file["h"] = np.histogram([1.0, 2.0])
