@@ -5,6 +5,8 @@
     events: data/train.root              # a path, a glob, or a list of them
     recipe: mflow                        # see mflow_sbi.recipes.RECIPES
     options: {latent_dim: 14, density: {layers: 8, hidden: 64}}
+    schedule: sequential                 # see mflow_sbi.named_schedules; default: the recipe's
+    scandal: 2.0                         # weight of score matching; default: none
     phases: {manifold: {epochs: 15}, density: {epochs: 20, batch_size: 1000}}
     seed: 1
     prior: {kind: normal, mean: [0, 0], std: [1, 1]}
@@ -16,6 +18,7 @@ An unknown key is an error that names the nearest spelling.
 import difflib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -24,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mflow_sbi.errors import ConfigurationError
 from mflow_sbi.inference import BoxPrior, EmceeSampler, NormalPrior
+from mflow_sbi.named_schedules import with_scores
 from mflow_sbi.recipes import find_recipe
 from mflow_sbi.training import FitSettings, Schedule
 
@@ -120,8 +124,10 @@ class RunConfig(StrictConfig):
     max_events: int | None = Field(default=None, ge=1)
     recipe: str = "mflow"
     options: dict[str, Any] = Field(default_factory=dict)
+    schedule: str | None = None
+    scandal: float | None = Field(default=None, gt=0)
     phases: dict[str, PhaseConfig] = Field(default_factory=dict)
-    cycles: int = Field(default=1, ge=1)
+    cycles: int | None = Field(default=None, ge=1)
     seed: int = Field(default=1, ge=0, lt=2**32)
     validation_fraction: float = Field(default=0.1, gt=0, lt=1)
     threads: int | None = Field(default=None, ge=1)
@@ -134,12 +140,14 @@ class RunConfig(StrictConfig):
         """What tables and figures call the run."""
         return self.title or find_recipe(self.recipe).title
 
-    def schedule(self) -> Schedule:
-        """Return the recipe's schedule with this run's changes."""
+    def training_schedule(self) -> Schedule:
+        """Return the schedule of the recipe, or of this name, with this run's changes."""
         recipe = find_recipe(self.recipe)
-        schedule = recipe.schedule_for(recipe.parse_options(self.options))
+        schedule = recipe.schedule_for(recipe.parse_options(self.options), self.schedule)
+        if self.scandal is not None:
+            schedule = with_scores(schedule, self.scandal)
         changed = schedule.with_phases(**{k: v.changes() for k, v in self.phases.items()})
-        return Schedule(changed.phases, self.cycles)
+        return replace(changed, cycles=self.cycles or changed.cycles)
 
     def fit_settings(self) -> FitSettings:
         """Return seed, held-out share and whether to compile."""
@@ -168,7 +176,7 @@ def parse_config(values: Mapping[str, Any], where: str = "configuration") -> Run
     parts = {"phases": PhaseConfig, "prior": PriorConfig, "mcmc": McmcConfig}
     config = validated(RunConfig, values, where, parts)
     find_recipe(config.recipe).parse_options(config.options)
-    config.schedule()
+    config.training_schedule()
     return config
 
 

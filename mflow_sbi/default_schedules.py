@@ -9,11 +9,23 @@ from mflow_sbi.training import (
     ReconstructionDistance,
     ReferenceNegativeLogProb,
     RichestRatio,
+    SampleTransport,
     Schedule,
+    SurfaceNegativeLogProb,
 )
 from mflow_sbi.training.classifier_objectives import AlicesLoss, BinaryCrossEntropy
 
-__all__ = ["ALICES", "AT_FIXED_CHART", "CHART_THEN_DENSITY", "NRE"]
+__all__ = [
+    "ALICES",
+    "ALTERNATING",
+    "ALTERNATING_OPTIMAL_TRANSPORT",
+    "AT_FIXED_CHART",
+    "CHART_THEN_DENSITY",
+    "NRE",
+    "OPTIMAL_TRANSPORT",
+    "SIMULTANEOUS",
+    "SPLIT_DENSITY",
+]
 
 _RATIO_PHASE = Phase(
     "ratio",
@@ -55,6 +67,21 @@ _DENSITY_PHASE = Phase(
     clip_norm=5.0,
     optimiser=Muon(matrix_rate=10.0),
 )
+_SPLIT_DENSITY_PHASE = replace(_DENSITY_PHASE, trains=("split", "density"))
+_JOINT_PHASE = replace(
+    _MANIFOLD_PHASE,
+    name="joint",
+    objectives=((ReconstructionDistance(), 1.0), (SurfaceNegativeLogProb(), 0.01)),
+    trains=("chart", "reference", "density"),
+)
+_TRANSPORT_PHASE = Phase(
+    "transport",
+    objectives=((SampleTransport(), 1.0),),
+    trains=("chart", "reference", "density"),
+    epochs=3,
+    batch_size=500,
+    clip_norm=1.0,
+)
 _ENTROPY_PHASE = Phase(
     "ratio",
     objectives=((BinaryCrossEntropy(), 1.0),),
@@ -72,6 +99,25 @@ CHART_THEN_DENSITY = Schedule((_MANIFOLD_PHASE, _REFERENCE_PHASE, _DENSITY_PHASE
 
 AT_FIXED_CHART = CHART_THEN_DENSITY.without("manifold")
 """The same where the surface is given, or there is none."""
+
+SPLIT_DENSITY = Schedule((_SPLIT_DENSITY_PHASE,))
+"""Maximum likelihood of everything at once, where all directions have a density (PIE)."""
+
+ALTERNATING = Schedule(
+    tuple(p.with_epochs(1) for p in (_MANIFOLD_PHASE, _REFERENCE_PHASE, _DENSITY_PHASE)), cycles=8
+)
+"""Surface, reference and density in turn, one pass each."""
+
+SIMULTANEOUS = Schedule((_MANIFOLD_PHASE, _JOINT_PHASE, _DENSITY_PHASE))
+"""Surface alone; surface and density by reconstruction and exact likelihood; density alone."""
+
+OPTIMAL_TRANSPORT = Schedule((_TRANSPORT_PHASE,))
+"""Generated events onto simulated ones, no likelihood."""
+
+ALTERNATING_OPTIMAL_TRANSPORT = Schedule(
+    (_TRANSPORT_PHASE.with_epochs(1), _DENSITY_PHASE.with_epochs(1)), cycles=3
+)
+"""The same and the likelihood of the density, in turn."""
 
 NRE = Schedule((_ENTROPY_PHASE,))
 ALICES = Schedule((_ALICES_PHASE,))

@@ -148,7 +148,7 @@ def run_config(name: str, train: Path, settings: QuickstartSettings) -> RunConfi
         "threads": settings.threads,
         "mcmc": {"ensembles": 2, "walkers": 64, "burn_in": burn_in, "steps": steps},
     }
-    phases = parse_config(values).schedule().phase_names
+    phases = parse_config(values).training_schedule().phase_names
     return parse_config({**values, "phases": {k: {"epochs": settings.epochs[k]} for k in phases}})
 
 
@@ -189,7 +189,7 @@ def _train_side_by_side(
         for config, run in zip(configs, runs, strict=True):
             train_run(config, run, reporter)
         return
-    total = sum(phase.epochs for config in configs for phase in config.schedule().phases)
+    total = sum(phase.epochs for config in configs for phase in config.training_schedule().phases)
     workers = min(len(runs), os.cpu_count() or 1)
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
     with reporter.task(f"training {len(runs)} surrogates side by side") as progress, pool:

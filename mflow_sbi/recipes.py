@@ -6,6 +6,8 @@
 | `emflow` | M-flow with a free encoder (same paper) | manifold | the same |
 | `fom` | flow on the prescribed surface of WBF events | manifold | reference, density |
 | `af` | ambient flow | ambient | reference, density |
+| `pie` | pseudo-invertible encoder (same paper, section 2.B) | ambient | density |
+| `pae` | probabilistic autoencoder (arXiv:2006.05479) | none | manifold, reference, density |
 | `nre` | ratio estimator, from events and theta (arXiv:1903.04057) | none | ratio |
 | `alices` | ratio estimator, from joint ratios and scores (arXiv:1808.00973) | none | ratio |
 
@@ -54,9 +56,24 @@ from mflow_sbi.estimating import (
 )
 from mflow_sbi.events import EventSample, Standardizer
 from mflow_sbi.flows import FlowOptions
-from mflow_sbi.interfaces import Array
+from mflow_sbi.interfaces import Array, Measure
+from mflow_sbi.named_schedules import joint_scores_for, named_schedule
 from mflow_sbi.options import parse_options, plain_options
-from mflow_sbi.surrogates import AmbientFlow, ManifoldFlow, TrainedSurrogate
+from mflow_sbi.pseudo_inverses import (
+    AutoencoderOptions,
+    PseudoInvertibleOptions,
+    begin_pae,
+    begin_pie,
+    rebuild_pae,
+    rebuild_pie,
+)
+from mflow_sbi.surrogates import (
+    AmbientFlow,
+    ManifoldFlow,
+    ProbabilisticAutoencoder,
+    PseudoInvertibleFlow,
+    TrainedSurrogate,
+)
 from mflow_sbi.surrogates.ratio import RatioEstimator
 from mflow_sbi.surrogates.trained import SurrogateRecord, read_record
 from mflow_sbi.training import (
@@ -86,7 +103,7 @@ class Recipe:
     name: str
     title: str
     paper: str
-    measure: str
+    measure: Measure
     options: type
     begin: Callable[[ChartingEvents, EventSample, Any, int], Beginning]
     rebuild: Callable[[Mapping[str, int], Any, int], Any]
@@ -101,12 +118,23 @@ class Recipe:
         """
         return parse_options(self.options, values, f"recipe {self.name!r}")
 
-    def schedule_for(self, options: Any) -> Schedule:  # noqa: ANN401
-        """Return the schedule without the phase of the other kind of density."""
+    def schedule_for(self, options: Any, name: str | None = None) -> Schedule:  # noqa: ANN401
+        """Return the schedule without the phase of the other kind of density.
+
+        Args:
+            options: of the recipe.
+            name: of another than the default schedule, see `named_schedules`.
+
+        Raises:
+            ConfigurationError: unknown name, or a schedule that cannot train this surrogate.
+        """
+        schedule = self.schedule
+        if name is not None:
+            schedule = named_schedule(name, self.name, options, self.measure)
         if isinstance(options, EstimatorOptions):
-            return self.schedule
+            return schedule
         is_flow = isinstance(options.density, FlowOptions)
-        return self.schedule.without("ratio" if is_flow else "density")
+        return schedule.without("ratio" if is_flow else "density")
 
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
@@ -154,6 +182,28 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             rebuild=again_with_density(rebuild_ambient),
             told=told_density,
             schedule=default_schedules.AT_FIXED_CHART,
+        ),
+        "pie": Recipe(
+            name="pie",
+            title="PIE",
+            paper="arXiv:2003.13913",
+            measure=PseudoInvertibleFlow.measure,
+            options=PseudoInvertibleOptions,
+            begin=with_density(begin_pie),
+            rebuild=rebuild_pie,
+            told=told_density,
+            schedule=default_schedules.SPLIT_DENSITY,
+        ),
+        "pae": Recipe(
+            name="pae",
+            title="PAE",
+            paper="arXiv:2006.05479",
+            measure=ProbabilisticAutoencoder.measure,
+            options=AutoencoderOptions,
+            begin=with_density(begin_pae),
+            rebuild=rebuild_pae,
+            told=told_density,
+            schedule=default_schedules.CHART_THEN_DENSITY,
         ),
         "nre": Recipe(
             name="nre",
@@ -224,14 +274,14 @@ def train(
         events: simulated events with the parameters they were generated at.
         recipe: name of the recipe, see `RECIPES`.
         options: architecture options of the recipe, by name.
-        schedule: other than the recipe's default schedule.
+        schedule: other than the recipe's default schedule; see `Recipe.schedule_for`.
         settings: seed and held-out share.
         checkpoint_folder: where to keep (and look for) an unfinished run.
         on_epoch: called with each epoch's record.
         on_note: called with each line that says what was found in the events.
 
     Raises:
-        MissingReference: the events carry no theta.
+        MissingReference: the events carry no theta, or no score where the schedule matches it.
         ConfigurationError: unknown recipe or option.
         EventDataError: weighted events.
         TrainingError: too few events, or a diverging objective.
@@ -247,14 +297,17 @@ def train(
     parameters = torch.from_numpy(theta_scale.transform(theta)).float()
     charting = ChartingEvents(events.x, x, x_scale.mean, x_scale.std, events.observable_names)
     beginning = chosen.begin(charting, events, parsed, settings.seed)
-    truth = chosen.told(events, beginning.options, theta_scale.std)
+    wanted = schedule or chosen.schedule_for(parsed)
+    score, components = chosen.told(events, beginning.options, theta_scale.std)
+    if score is None:
+        score = joint_scores_for(wanted, events, theta_scale.std)
     surrogate = beginning.surrogate
     for note in beginning.notes:
         on_note(note)
-    planned = (schedule or chosen.schedule_for(parsed)).for_parts(surrogate.trainable_parts)
+    planned = wanted.for_parts(surrogate.trainable_parts)
     history = fit(
         surrogate,
-        TrainingEvents(x, parameters, *truth),
+        TrainingEvents(x, parameters, score, components),
         planned,
         settings,
         checkpoint_folder=checkpoint_folder,

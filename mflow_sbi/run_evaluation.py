@@ -58,7 +58,7 @@ def evaluate_run(
     trained = surrogate.record.metadata
     test = read_like_training(trained, config, test_paths, "reading test events", reporter)
     title = config.shown_title
-    if surrogate.surrogate.measure == "none":
+    if not surrogate.generates:
         return _evaluate_estimator(folder, config, surrogate, test, reporter)
     with reporter.task(f"evaluating {title} on {len(test):,} events") as progress:
         theta = test.require_theta()
@@ -70,7 +70,8 @@ def evaluate_run(
             scale.transform(test.x), scale.transform(projected), found
         )
         progress(2, 4)
-        few = np.flatnonzero(found)[:N_DENSITIES]
+        has_density = surrogate.surrogate.measure != "none"
+        few = np.flatnonzero(found)[: N_DENSITIES if has_density else 0]
         log_prob = surrogate.log_prob(test.x[few], theta[few]) if len(few) else np.empty(0)
         progress(3, 4)
         distances = marginal_distances(test.x, generated, test.observable_names)

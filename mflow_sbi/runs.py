@@ -131,7 +131,7 @@ def _already_trained(folder: Path, sample: EventSample, reporter: Reporter) -> T
 def _train(
     sample: EventSample, config: RunConfig, folder: Path, reporter: Reporter
 ) -> TrainingResult:
-    schedule = config.schedule()
+    schedule = config.training_schedule()
     total = schedule.cycles * sum(phase.epochs for phase in schedule.phases)
     title = f"training {config.shown_title} on {len(sample):,} events"
     rows: list[Mapping[str, object]] = []
@@ -172,7 +172,7 @@ def _require_comparable(folders: Sequence[Path], configs: Sequence[RunConfig]) -
 
 
 def _surface_of(surrogate: TrainedSurrogate, folder: Path) -> SurfaceMetrics:
-    if surrogate.surrogate.measure == "none":
+    if not surrogate.generates:
         return SurfaceMetrics(reason=NO_DENSITY)
     return stored_surface(folder)
 

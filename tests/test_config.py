@@ -14,7 +14,7 @@ GOOD = {"name": "toy", "events": "a.root"}
 
 def test_defaults_are_those_of_the_recipe():
     config = parse_config(GOOD)
-    assert [phase.name for phase in config.schedule().phases] == [
+    assert [phase.name for phase in config.training_schedule().phases] == [
         "manifold",
         "reference",
         "density",
@@ -25,8 +25,8 @@ def test_defaults_are_those_of_the_recipe():
 
 def test_changes_reach_the_schedule_and_survive_json():
     config = parse_config({**GOOD, "phases": {"density": {"epochs": 4}}, "cycles": 2})
-    assert config.schedule().phases[2].epochs == 4
-    assert config.schedule().cycles == 2
+    assert config.training_schedule().phases[2].epochs == 4
+    assert config.training_schedule().cycles == 2
     assert parse_config(json.loads(config.to_json())) == config
 
 

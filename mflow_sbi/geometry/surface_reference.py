@@ -172,13 +172,15 @@ def event_quantities(surrogate: TrainedSurrogate, x: Array, thetas: Array) -> Ev
     floor = _EPSILON * np.linalg.norm(x / scale.std, axis=1)
     has_point = np.ones(len(x), dtype=np.bool_)
     extremities: dict[str, Array] = {}
-    if surrogate.surrogate.measure == "none":
+    if not surrogate.generates:
         extremities[OBSERVABLE] = np.abs(scale.transform(x)).max(axis=1)
         return EventQuantities(has_point, extremities, floor)
     if surrogate.is_manifold:
         projected, has_point = surrogate.project_with_flags(x)
         errors = np.linalg.norm((x - projected) / scale.std, axis=1)
         extremities[ERROR] = _or_infinite(errors, has_point)
+    if surrogate.surrogate.measure == "none":
+        return EventQuantities(has_point, extremities, floor)
     values = np.full(len(x), np.nan)
     if has_point.any():
         values[has_point] = -_log_density(surrogate, x[has_point], thetas)

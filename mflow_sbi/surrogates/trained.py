@@ -126,6 +126,11 @@ class TrainedSurrogate:
         """Whether events lie on a learned surface, so that projections exist."""
         return isinstance(self.surrogate, ManifoldSurrogate)
 
+    @property
+    def generates(self) -> bool:
+        """Whether it draws events: all but those without a density and without a surface."""
+        return self.is_manifold or self.surrogate.measure != "none"
+
     def standardise(self, x: ArrayLike) -> Tensor:
         """Return standardised observables of physical events, (N, n) float64, on the device."""
         rows = _rows(x, self.surrogate.ambient_dim, "events")

@@ -3,6 +3,7 @@
 from mflow_sbi.training.batches import TrainingEvents
 from mflow_sbi.training.classifier_objectives import AlicesLoss, BinaryCrossEntropy
 from mflow_sbi.training.fit import FitSettings, HistoryRecord, fit
+from mflow_sbi.training.joint_objectives import ScoreMatching, SurfaceNegativeLogProb
 from mflow_sbi.training.objectives import (
     LatentNegativeLogProb,
     Objective,
@@ -19,6 +20,7 @@ from mflow_sbi.training.ratio_objectives import (
     RichestRatio,
 )
 from mflow_sbi.training.schedules import Phase, Schedule
+from mflow_sbi.training.transport import SampleTransport
 
 __all__ = [
     "AdamW",
@@ -38,7 +40,10 @@ __all__ = [
     "ReconstructionDistance",
     "ReferenceNegativeLogProb",
     "RichestRatio",
+    "SampleTransport",
     "Schedule",
+    "ScoreMatching",
+    "SurfaceNegativeLogProb",
     "TrainingBatch",
     "TrainingEvents",
     "fit",

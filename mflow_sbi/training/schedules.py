@@ -1,5 +1,6 @@
 """Schedules: ordered phases of weighted objectives on named parts, repeated for some cycles."""
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -97,6 +98,27 @@ class Schedule:
     def without(self, name: str) -> "Schedule":
         """Return the schedule without the phase of that name."""
         return replace(self, phases=tuple(p for p in self.phases if p.name != name))
+
+    def adding(self, objective: Objective, weight: float, *, to: str) -> "Schedule":
+        """Return the schedule with one more weighted objective in the phase of that name.
+
+        Raises:
+            ConfigurationError: no phase of that name, or a weight that is not positive.
+        """
+        if to not in self.phase_names or not 0 < weight < math.inf:
+            message = (
+                f"schedule: expected a phase {to!r} and a positive weight for "
+                f"{type(objective).__name__}; the phases are {self.phase_names}, the weight is "
+                f"{weight}"
+            )
+            raise ConfigurationError(message)
+        phases = (
+            replace(phase, objectives=(*phase.objectives, (objective, weight)))
+            if phase.name == to
+            else phase
+            for phase in self.phases
+        )
+        return replace(self, phases=tuple(phases))
 
     def for_parts(self, parts: Collection[str]) -> "Schedule":
         """Return the schedule without phases all of whose parts a surrogate does not train."""
