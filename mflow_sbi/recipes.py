@@ -30,10 +30,8 @@ from torch import Tensor, nn
 from mflow_sbi import default_schedules
 from mflow_sbi.beginnings import (
     AmbientOptions,
-    Beginning,
     EncodedManifoldOptions,
     ManifoldOptions,
-    Told,
     again_with_density,
     begin_ambient,
     begin_fom,
@@ -55,10 +53,9 @@ from mflow_sbi.estimating import (
     told_nothing,
 )
 from mflow_sbi.events import EventSample, Standardizer
-from mflow_sbi.flows import FlowOptions
-from mflow_sbi.interfaces import Array, Measure
-from mflow_sbi.named_schedules import joint_scores_for, named_schedule
-from mflow_sbi.options import parse_options, plain_options
+from mflow_sbi.interfaces import Array, DifferentiableLikelihood
+from mflow_sbi.named_schedules import joint_scores_for
+from mflow_sbi.options import plain_options
 from mflow_sbi.pseudo_inverses import (
     AutoencoderOptions,
     PseudoInvertibleOptions,
@@ -67,6 +64,7 @@ from mflow_sbi.pseudo_inverses import (
     rebuild_pae,
     rebuild_pie,
 )
+from mflow_sbi.recipe import Recipe
 from mflow_sbi.surrogates import (
     AmbientFlow,
     ManifoldFlow,
@@ -81,7 +79,6 @@ from mflow_sbi.training import (
     HistoryRecord,
     Schedule,
     TrainingEvents,
-    fit,
 )
 
 __all__ = [
@@ -91,50 +88,10 @@ __all__ = [
     "Recipe",
     "TrainingResult",
     "find_recipe",
+    "likelihood_of",
     "load_surrogate",
     "train",
 ]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A named way to begin a surrogate with its events, to make it again, and to train it."""
-
-    name: str
-    title: str
-    paper: str
-    measure: Measure
-    options: type
-    begin: Callable[[ChartingEvents, EventSample, Any, int], Beginning]
-    rebuild: Callable[[Mapping[str, int], Any, int], Any]
-    told: Callable[[EventSample, Any, Array], Told]
-    schedule: Schedule
-
-    def parse_options(self, values: Mapping[str, Any]) -> Any:  # noqa: ANN401
-        """Return the recipe's options from plain values.
-
-        Raises:
-            ConfigurationError: unknown option (with the nearest spelling) or impossible value.
-        """
-        return parse_options(self.options, values, f"recipe {self.name!r}")
-
-    def schedule_for(self, options: Any, name: str | None = None) -> Schedule:  # noqa: ANN401
-        """Return the schedule without the phase of the other kind of density.
-
-        Args:
-            options: of the recipe.
-            name: of another than the default schedule, see `named_schedules`.
-
-        Raises:
-            ConfigurationError: unknown name, or a schedule that cannot train this surrogate.
-        """
-        schedule = self.schedule
-        if name is not None:
-            schedule = named_schedule(name, self.name, options, self.measure)
-        if isinstance(options, EstimatorOptions):
-            return schedule
-        is_flow = isinstance(options.density, FlowOptions)
-        return schedule.without("ratio" if is_flow else "density")
 
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
@@ -305,7 +262,7 @@ def train(
     for note in beginning.notes:
         on_note(note)
     planned = wanted.for_parts(surrogate.trainable_parts)
-    history = fit(
+    history = chosen.learn(
         surrogate,
         TrainingEvents(x, parameters, score, components),
         planned,
@@ -330,6 +287,16 @@ def train(
     )
     surrogate.eval()
     return TrainingResult(TrainedSurrogate(surrogate, record), history)
+
+
+def likelihood_of(surrogate: TrainedSurrogate, x: Array) -> DifferentiableLikelihood:
+    """Return the likelihood of observed events (N, n), in physical units, as the recipe has it.
+
+    Raises:
+        ShapeError: x is not (N, n).
+        EventDataError: no events, or non-finite observables.
+    """
+    return find_recipe(surrogate.record.recipe).likelihoods.of_set(surrogate, x)
 
 
 def load_surrogate(folder: str | Path) -> TrainedSurrogate:
