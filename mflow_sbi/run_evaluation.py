@@ -27,7 +27,6 @@ from mflow_sbi.interfaces import Array, Quiet, Reporter
 from mflow_sbi.recipes import load_surrogate
 from mflow_sbi.run_files import METRICS, read_like_training, read_run_config, write_text
 from mflow_sbi.surrogates import TiltedFlow, TrainedSurrogate
-from mflow_sbi.surrogates.ratio import NO_DENSITY
 
 __all__ = ["draw_events", "evaluate_run", "is_published_study"]
 
@@ -126,11 +125,11 @@ def _evaluate_estimator(
         "log_prob_mean": None,
         "reconstruction_error": None,
         "closure_generated": None,
-        "lacks": NO_DENSITY,
+        "lacks": surrogate.lacks,
         "ratio": estimator_quality(surrogate, test.x, test.require_theta(), config.seed),
         "test_digest": test.digest,
     }
-    reporter.say(f"{config.shown_title}: {NO_DENSITY}")
+    reporter.say(f"{config.shown_title}: {surrogate.lacks}")
     write_text(folder / METRICS, json.dumps(metrics, indent=1) + "\n")
     return metrics
 

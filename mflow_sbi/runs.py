@@ -23,9 +23,9 @@ from mflow_sbi.events import (
     EventSample,
 )
 from mflow_sbi.geometry import save_reference, surface_reference
-from mflow_sbi.inference import CachedLikelihood, exact_likelihood, truth_of
+from mflow_sbi.inference import exact_likelihood, truth_of
 from mflow_sbi.interfaces import Quiet, Reporter
-from mflow_sbi.recipes import TrainingResult, load_surrogate, train
+from mflow_sbi.recipes import TrainingResult, likelihood_of, load_surrogate, train
 from mflow_sbi.run_evaluation import draw_events, evaluate_run
 from mflow_sbi.run_files import (
     CHECKPOINT,
@@ -47,7 +47,6 @@ from mflow_sbi.run_inference import (
     summary_cells,
 )
 from mflow_sbi.surrogates import TrainedSurrogate
-from mflow_sbi.surrogates.ratio import NO_DENSITY
 from mflow_sbi.surrogates.trained import RECORD
 from mflow_sbi.training import HistoryRecord
 
@@ -173,7 +172,7 @@ def _require_comparable(folders: Sequence[Path], configs: Sequence[RunConfig]) -
 
 def _surface_of(surrogate: TrainedSurrogate, folder: Path) -> SurfaceMetrics:
     if not surrogate.generates:
-        return SurfaceMetrics(reason=NO_DENSITY)
+        return SurfaceMetrics(reason=surrogate.lacks)
     return stored_surface(folder)
 
 
@@ -211,7 +210,7 @@ def compare_runs(
         for title, config in zip(titles, configs, strict=True)
     ]
     likelihoods = {
-        label: CachedLikelihood(surrogate, sample.x)
+        label: likelihood_of(surrogate, sample.x)
         for label, surrogate, sample in zip(labels, surrogates, samples, strict=True)
     }
     surfaces = {

@@ -20,17 +20,17 @@ References:
 """
 
 from collections.abc import Callable, Collection, Mapping
-from typing import NamedTuple, NoReturn, Self
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
 from mflow_sbi.densities import Features, SymmetryGroup
 from mflow_sbi.densities.networks import LayeredNetwork
-from mflow_sbi.errors import ConfigurationError
 from mflow_sbi.float64_buffers import Float64Buffers
 from mflow_sbi.flows import seeded
-from mflow_sbi.interfaces import Array, Events, Latents, LogProbs, Measure, Parameters
+from mflow_sbi.interfaces import Array, Events, LogProbs, Parameters
+from mflow_sbi.surrogates.without_density import WithoutDensity
 
 __all__ = ["NO_DENSITY", "JointRatio", "PairNetwork", "PairShape", "RatioEstimator"]
 
@@ -159,7 +159,7 @@ class JointRatio(Float64Buffers):
         return monomials / (monomials @ self.cross_section).unsqueeze(-1)
 
 
-class RatioEstimator(nn.Module):
+class RatioEstimator(WithoutDensity):
     """log p(x|theta) up to a factor of x, on standardised observables; see the room's formula.
 
     Args:
@@ -169,7 +169,7 @@ class RatioEstimator(nn.Module):
         joint: what turns components into joint ratios, for trainings that use them.
     """
 
-    measure: Measure = "none"
+    lacks = NO_DENSITY
 
     def __init__(
         self,
@@ -191,9 +191,6 @@ class RatioEstimator(nn.Module):
         """The parts that a training phase may name."""
         return {"ratio": self.ratio}
 
-    def prepare(self, part: str, x: Events) -> None:
-        """Fit nothing: the features are fitted already."""
-
     def resting_encoder(self, trains: Collection[str]) -> Callable[[Events], Tensor]:  # noqa: ARG002
         """Return the features, which rest whatever trains."""
         return self.features
@@ -209,51 +206,3 @@ class RatioEstimator(nn.Module):
     def log_likelihood(self, x: Events, theta: Parameters) -> LogProbs:
         """Return log r(x, theta): log p(x|theta) up to a constant in theta, (N,)."""
         return self.condensed_log_likelihood(self.condense(x), theta)
-
-    def encode(self, x: Events) -> Latents:  # noqa: ARG002
-        """Refuse: there is no surface.
-
-        Raises:
-            ConfigurationError: always.
-        """
-        return _refuse("latents")
-
-    def decode(self, u: Latents) -> Events:  # noqa: ARG002
-        """Refuse: there is no surface.
-
-        Raises:
-            ConfigurationError: always.
-        """
-        return _refuse("events of latents, projections and reconstruction errors")
-
-    def latent_log_prob(self, u: Latents, theta: Parameters) -> LogProbs:  # noqa: ARG002
-        """Refuse: there is no density.
-
-        Raises:
-            ConfigurationError: always.
-        """
-        return _refuse("log_prob")
-
-    def log_prob(self, x: Events, theta: Parameters) -> LogProbs:  # noqa: ARG002
-        """Refuse: there is no density.
-
-        Raises:
-            ConfigurationError: always.
-        """
-        return _refuse("log_prob")
-
-    def sample(self, theta: Parameters, seed: int) -> Events:  # noqa: ARG002
-        """Refuse: there is no density to draw from.
-
-        Raises:
-            ConfigurationError: always.
-        """
-        return _refuse("samples")
-
-
-def _refuse(what: str) -> NoReturn:
-    message = (
-        f"{what}: {NO_DENSITY}; ask for log_likelihood, or train a recipe with a density (mflow, "
-        "fom, af)"
-    )
-    raise ConfigurationError(message)

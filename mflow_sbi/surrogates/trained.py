@@ -31,6 +31,7 @@ from mflow_sbi.interfaces import (
     ManifoldSurrogate,
     Surrogate,
 )
+from mflow_sbi.surrogates.without_density import WithoutDensity
 
 __all__ = ["SurrogateRecord", "TrainedSurrogate", "read_record"]
 
@@ -130,6 +131,11 @@ class TrainedSurrogate:
     def generates(self) -> bool:
         """Whether it draws events: all but those without a density and without a surface."""
         return self.is_manifold or self.surrogate.measure != "none"
+
+    @property
+    def lacks(self) -> str:
+        """What there is not of a surrogate without a density, and why; empty otherwise."""
+        return self.surrogate.lacks if isinstance(self.surrogate, WithoutDensity) else ""
 
     def standardise(self, x: ArrayLike) -> Tensor:
         """Return standardised observables of physical events, (N, n) float64, on the device."""
