@@ -1,6 +1,6 @@
 r"""Distances between two samples whose densities nobody knows; the door to geomloss.
 
-Sinkhorn divergence of samples x (N, k), y (M, k) with weights 1 / N, 1 / M:
+Sinkhorn divergence of samples x (N, k), y (M, k) with weights 1 / N, 1 / M, or others >= 0:
 
     S(x, y) = OT(x, y) - OT(x, x) / 2 - OT(y, y) / 2,
     OT(x, y) = min_pi sum_ij pi_ij |x_i - y_j|^2 / 2 + b^2 KL(pi | 1 / N x 1 / M)
@@ -27,7 +27,12 @@ __all__ = ["sinkhorn_divergence"]
 
 
 def sinkhorn_divergence(
-    x: Tensor, y: Tensor, *, blur: float = 0.05, scaling: float = 0.7
+    x: Tensor,
+    y: Tensor,
+    *,
+    blur: float = 0.05,
+    scaling: float = 0.7,
+    weights: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """Return S(x, y), a differentiable scalar; N M numbers of memory.
 
@@ -37,11 +42,14 @@ def sinkhorn_divergence(
         blur: b, in units of x; details below it do not count.
         scaling: b is lowered from the diameter of the samples in steps of this factor, in (0, 1):
             nearer to 1 is slower and more accurate.
+        weights: of the samples, >= 0, (N,) and (M,), each of sum one; equal if left out.
 
     Raises:
         ConfigurationError: geomloss is not installed.
     """
-    return _loss(blur, scaling)(x, y)
+    if weights is None:
+        return _loss(blur, scaling)(x, y)
+    return _loss(blur, scaling)(weights[0], x, weights[1], y)
 
 
 @cache

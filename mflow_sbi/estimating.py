@@ -157,8 +157,8 @@ def told_jointly(
 ) -> Told:
     """Return joint scores of theta / std (N, p) and components over V . c (N, K).
 
-    V_k = mean w_k(theta) / sigma(theta) over the training thetas, so that V . c is the density of
-    all training events.
+    V_k = mean w_k(theta) / sigma(theta) over the training thetas (weighted, where the events are),
+    so that V . c is the density of all training events.
 
     Raises:
         MissingReference: the events carry no components.
@@ -170,7 +170,8 @@ def told_jointly(
     components = scaled.double().numpy()
     basis, total = MorphingBasis(np.array(morphing.exponents)), np.array(morphing.cross_section)
     rate = total_cross_section(basis, total, theta)
-    average = (basis.weights(theta) / rate[:, None]).mean(axis=0)
+    monomials = basis.weights(theta) / rate[:, None]
+    average = np.average(monomials, axis=0, weights=events.theta_weight)
     joint_scores = score(basis, events.require_components(), total, theta)
     normalised = components / (components @ average)[:, None]
     return torch.from_numpy(joint_scores * std).float(), torch.from_numpy(normalised).float()

@@ -224,8 +224,10 @@ def train(
     """Train a surrogate of p(x|theta) on simulated events.
 
     Observables and parameters are standardised on these events, exactly linear constraints are
-    found and built in, then the recipe's schedule runs.  Same events, options and settings give
-    the same weights bit for bit on the same machine and number of threads.
+    found and built in, then the recipe's schedule runs.  Weighted events, positive or signed,
+    stand for p(x|theta) by their averages: objectives take weights, scales and surfaces do not.
+    Same events, options and settings give the same surrogate bit for bit on the same machine and
+    number of threads.
 
     Args:
         events: simulated events with the parameters they were generated at.
@@ -240,13 +242,13 @@ def train(
     Raises:
         MissingReference: the events carry no theta, or no score where the schedule matches it.
         ConfigurationError: unknown recipe or option.
-        EventDataError: weighted events.
+        EventDataError: weights of no positive sum, or of too small an effective size.
         TrainingError: too few events, or a diverging objective.
     """
     chosen = find_recipe(recipe)
     settings = settings or FitSettings()
     theta = events.require_theta()
-    events.require_unweighted()
+    weights = (events.training_weight, events.theta_weight)
     parsed = chosen.parse_options(options or {})
     x_scale = Standardizer.fit(events.x, names=events.observable_names)
     theta_scale = Standardizer.fit(theta, names=events.parameter_names)
@@ -259,12 +261,19 @@ def train(
     if score is None:
         score = joint_scores_for(wanted, events, theta_scale.std)
     surrogate = beginning.surrogate
-    for note in beginning.notes:
+    notes = (*events.weight_notes, *beginning.notes)
+    for note in notes:
         on_note(note)
     planned = wanted.for_parts(surrogate.trainable_parts)
     history = chosen.learn(
         surrogate,
-        TrainingEvents(x, parameters, score, components),
+        TrainingEvents(
+            x,
+            parameters,
+            score,
+            components,
+            *(None if weight is None else torch.from_numpy(weight) for weight in weights),
+        ),
         planned,
         settings,
         checkpoint_folder=checkpoint_folder,
@@ -283,7 +292,7 @@ def train(
         parameters=theta_scale,
         metadata=events.metadata.with_ranges_of(theta),
         digests={"training_events": events.digest},
-        notes=beginning.notes,
+        notes=notes,
     )
     surrogate.eval()
     return TrainingResult(TrainedSurrogate(surrogate, record), history)

@@ -180,6 +180,9 @@ def fit_ratio(
 ) -> FittedRatio:
     """Return an untrained ratio that knows the theory of the sample, and its fitted features.
 
+    Weights of the sample make the prior pi over which the ratio is normalised; features are scaled
+    by the events as they come, whatever their weights.
+
     Raises:
         ConfigurationError: no morphing monomials in the metadata, unknown objects or parameters.
     """
@@ -229,7 +232,7 @@ def _morphing(
         points=min(STORED_POINTS, len(theta)) if learned else 0,
     )
     rate = None if learned else np.array(morphing.cross_section)
-    return MorphingRatio(shape, seed).fill(exponents, theta, rate, group)
+    return MorphingRatio(shape, seed).fill(exponents, theta, rate, group, sample.theta_weight)
 
 
 def _residual(
@@ -250,7 +253,7 @@ def _residual(
         statistics=options.statistics,
         points=images * max(1, min(options.points, len(theta)) // images),
     )
-    return ResidualRatio(shape, seed).fill(theta, group)
+    return ResidualRatio(shape, seed).fill(theta, group, sample.theta_weight)
 
 
 def unfitted_features(

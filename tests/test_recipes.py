@@ -12,7 +12,6 @@ from mflow_sbi.charting import EncodedOptions, invertible_options
 from mflow_sbi.charts import InvertibleChart
 from mflow_sbi.errors import (
     ConfigurationError,
-    EventDataError,
     MissingReference,
     RunFolderError,
     ShapeError,
@@ -265,9 +264,3 @@ def test_impossible_requests_are_refused():
     without = EventSample(x=sample.x, metadata=sample.metadata)
     with pytest.raises(MissingReference, match="theta"):
         train(without)
-    weights = np.linspace(1, 2, len(sample))
-    weighted = EventSample(
-        x=sample.x, theta=sample.theta, weight=weights, metadata=sample.metadata
-    )
-    with pytest.raises(EventDataError, match="expected unweighted events"):
-        train(weighted)

@@ -15,10 +15,11 @@ __all__ = ["Ratio", "StandardNormal"]
 class Ratio(nn.Module, ABC):
     """r(x, theta) = p(x|theta) / p_ref(x), p_ref the density of the training sample.
 
-    The average of r over the training thetas is exactly 1 at every x, whatever the weights: then
-    r(x, theta) is the posterior over its prior, theta given x, and -mean log r(x_i, theta_i) over
-    simulated pairs is a proper objective.  That E_ref r(., theta) = 1 at every theta holds for
-    the best ratio and is checked (see `mflow_sbi.evaluation.ratio_quality`).
+    The average of r over the training thetas (weighted, where the events are) is exactly 1 at
+    every x, whatever the parameters: then r(x, theta) is the posterior over its prior, theta given
+    x, and -mean log r(x_i, theta_i) over simulated pairs is a proper objective.  That
+    E_ref r(., theta) = 1 at every theta holds for the best ratio and is checked (see
+    `mflow_sbi.evaluation.ratio_quality`).
 
     theta comes standardised, as surrogates have it.
     """
@@ -34,19 +35,29 @@ class Ratio(nn.Module, ABC):
         """Return log r, leading dimensions broadcast, (..., k), (..., p) -> (...)."""
 
     @abstractmethod
-    def log_ratio_in_turn(self, features: Tensor, theta: Parameters) -> LogProbs:
+    def log_ratio_in_turn(
+        self, features: Tensor, theta: Parameters, theta_weight: Tensor | None = None
+    ) -> LogProbs:
         """Return log r of pairs turned by one element of the symmetry group each, (N,).
 
         Row i takes element i mod G; as shuffled epochs go by an event meets all of them.  One
         network evaluation per event, where `encode` takes G.
+
+        Args:
+            features: of the events, (N, F).
+            theta: theirs, standardised, (N, p).
+            theta_weight: of the thetas as draws from the prior, >= 0, (N,); equal if left out.
+                For ratios that are normalised over the batch.
         """
 
-    def score_in_turn(self, features: Tensor, theta: Parameters) -> tuple[LogProbs, Tensor]:
+    def score_in_turn(
+        self, features: Tensor, theta: Parameters, theta_weight: Tensor | None = None
+    ) -> tuple[LogProbs, Tensor]:
         """Return the same and its gradient in standardised theta, (N,) and (N, p)."""
         keeps = torch.is_grad_enabled()
         with torch.enable_grad():
             at = theta.detach().requires_grad_()
-            values = self.log_ratio_in_turn(features, at)
+            values = self.log_ratio_in_turn(features, at, theta_weight)
             (score,) = torch.autograd.grad(values.sum(), at, create_graph=keeps)
         return values if keeps else values.detach(), score
 

@@ -27,6 +27,8 @@ minimum w . c / sigma is right at every theta, which fixes C up to the factor th
 A share FLOOR of the reference itself is mixed in, c <- (1 - FLOOR) c + FLOOR C (V . C = 1): r
 stays above FLOOR in float32 too, and all three laws survive.
 
+Where training thetas have weights, every mean over them is weighted: V, M, the second law.
+
 References:
     Mining gold from implicit models (Brehmer et al., 2018), arXiv:1805.12244, section II.C.
 """
@@ -42,6 +44,7 @@ from mflow_sbi.densities.base import Ratio
 from mflow_sbi.densities.networks import LayeredNetwork
 from mflow_sbi.densities.symmetries import SymmetryGroup
 from mflow_sbi.errors import ConfigurationError
+from mflow_sbi.events.weights import spread_rows
 from mflow_sbi.float64_buffers import Float64Buffers
 from mflow_sbi.flows import seeded
 from mflow_sbi.interfaces import Array, LogProbs, Parameters
@@ -147,9 +150,16 @@ class _Theory(Float64Buffers):
             self.register_buffer(name, torch.ones(size, dtype=torch.float64))
 
     def fill(
-        self, exponents: NDArray[np.int64], theta: Array, cross_section: Array | None
+        self,
+        exponents: NDArray[np.int64],
+        theta: Array,
+        cross_section: Array | None,
+        theta_weight: Array | None,
     ) -> None:
-        """Take the monomials (K, p) and training thetas (N, p), physical; set the scales."""
+        """Take the monomials (K, p) and training thetas (N, p), physical; set the scales.
+
+        Weights (N,) enter V, not the scales.
+        """
         basis = MorphingBasis(exponents)
         amplitudes = amplitude_monomials(exponents)
         self.exponents.copy_(torch.from_numpy(exponents))
@@ -163,7 +173,7 @@ class _Theory(Float64Buffers):
             cross_section[index[:: len(amplitudes) + 1]] = 1.0 / squares.mean(axis=0)
         weights = weights / (weights @ cross_section)[:, None]
         unit = np.sqrt(np.square(weights).mean(axis=0))
-        spread = np.linspace(0, len(theta) - 1, len(self.points)).astype(int)
+        spread = spread_rows(len(theta), len(self.points), theta_weight)
         self.points.copy_(torch.from_numpy(basis.weights(theta[spread]) / unit))
         size = np.sqrt(unit[index[:: len(amplitudes) + 1]])
         table = np.zeros((len(pairs), len(exponents)))
@@ -171,7 +181,9 @@ class _Theory(Float64Buffers):
         self.products.copy_(torch.from_numpy(table))
         self.unit.copy_(torch.from_numpy(unit))
         self.cross_section.copy_(torch.from_numpy(cross_section * unit))
-        self.average.copy_(torch.from_numpy(weights.mean(axis=0) / unit))
+        self.average.copy_(
+            torch.from_numpy(np.average(weights, axis=0, weights=theta_weight) / unit)
+        )
 
     def physical(self, theta: Parameters) -> Tensor:
         """Return theta in physical units, float64."""
@@ -234,6 +246,7 @@ class MorphingRatio(Ratio):
         theta: Array,
         cross_section: Array | None,
         group: SymmetryGroup,
+        theta_weight: Array | None = None,
     ) -> Self:
         """Take the theory and the symmetries.
 
@@ -242,6 +255,7 @@ class MorphingRatio(Ratio):
             theta: of the training events, (N, p), physical units.
             cross_section: C_k of sigma = w . C, (K,); None: learned.
             group: of as many elements as the shape says.
+            theta_weight: of the thetas as draws from the prior, >= 0, (N,); equal if left out.
 
         Raises:
             ConfigurationError: the monomials are not those of a squared amplitude, or the cross
@@ -252,7 +266,8 @@ class MorphingRatio(Ratio):
         if cross_section is not None:
             cross_section = _even(np.asarray(exponents), cross_section, theta, signs)
         images = np.concatenate([theta * row for row in signs])
-        self.theory.fill(np.asarray(exponents), images, cross_section)
+        chances = None if theta_weight is None else np.tile(theta_weight, len(signs))
+        self.theory.fill(np.asarray(exponents), images, cross_section, chances)
         self.theory.theta_mean.copy_(torch.from_numpy(theta.mean(axis=0)))
         self.theory.theta_std.copy_(torch.from_numpy(theta.std(axis=0)))
         return self
@@ -339,11 +354,21 @@ class MorphingRatio(Ratio):
         density = (weights * encoded).sum(dim=-1, keepdim=True)
         return torch.einsum("nkp,nk->np", slopes, encoded) / density - of_rate.to(encoded.dtype)
 
-    def log_ratio_in_turn(self, features: Tensor, theta: Parameters) -> LogProbs:
-        """Return log r of pairs turned by element i mod G, (N,)."""
+    def log_ratio_in_turn(
+        self,
+        features: Tensor,
+        theta: Parameters,
+        theta_weight: Tensor | None = None,  # noqa: ARG002
+    ) -> LogProbs:
+        """Return log r of pairs turned by element i mod G, (N,); V is that of all thetas."""
         return self.log_ratio(self.encode_in_turn(features), theta)
 
-    def score_in_turn(self, features: Tensor, theta: Parameters) -> tuple[LogProbs, Tensor]:
+    def score_in_turn(
+        self,
+        features: Tensor,
+        theta: Parameters,
+        theta_weight: Tensor | None = None,  # noqa: ARG002
+    ) -> tuple[LogProbs, Tensor]:
         """Return the same and its gradient in standardised theta, (N,) and (N, p)."""
         encoded = self.encode_in_turn(features)
         return self.log_ratio(encoded, theta), self.score(encoded, theta)

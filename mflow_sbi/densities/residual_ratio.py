@@ -9,6 +9,9 @@ function being a . b for enough statistics.  In training the theta_m are those o
 event's own among them: then the objective is the contrastive one, bounded by the logarithm of the
 batch, and f gains nothing from growing between the stored points.
 
+Where thetas have weights, the mean over them is weighted, sum_m w_m e^f / sum_m w_m, and stored
+points are chosen in proportion to the weights, so that theirs are equal again.
+
 Nothing makes E_ref r(., theta) = 1 hold exactly; it holds at the minimum and is measured by Monte
 Carlo (`mflow_sbi.evaluation.ratio_quality`).  Likelihoods of many events need sum_i a(x_i) only.
 
@@ -30,6 +33,7 @@ from torch import Tensor
 from mflow_sbi.densities.base import Ratio
 from mflow_sbi.densities.networks import LayeredNetwork
 from mflow_sbi.densities.symmetries import SymmetryGroup
+from mflow_sbi.events.weights import spread_rows
 from mflow_sbi.float64_buffers import Float64Buffers
 from mflow_sbi.flows import seeded
 from mflow_sbi.interfaces import Array, LogProbs, Parameters
@@ -98,12 +102,15 @@ class ResidualRatio(Ratio):
         with torch.no_grad():  # a is small at the start, b is not: a learns first
             self.of_theta.last.bias[:k].normal_(generator=torch.Generator().manual_seed(seed))
 
-    def fill(self, theta: Array, group: SymmetryGroup) -> Self:
-        """Take training thetas (N, p), physical units, and the symmetries."""
+    def fill(self, theta: Array, group: SymmetryGroup, theta_weight: Array | None = None) -> Self:
+        """Take training thetas (N, p), physical units, their weights >= 0, and the symmetries.
+
+        The scale of theta is that of all of them, whatever their weights.
+        """
         self.group.load_state_dict(group.state_dict())
         signs = np.unique(group.parameter_signs.numpy(), axis=0)
         n = self.shape.points // len(signs)
-        spread = np.linspace(0, len(theta) - 1, n).astype(int)
+        spread = spread_rows(len(theta), n, theta_weight)
         images = np.concatenate([theta[spread] * row for row in signs])
         self.stored.points.copy_(torch.from_numpy(images))
         self.stored.mean.copy_(torch.from_numpy(theta.mean(axis=0)))
@@ -134,17 +141,21 @@ class ResidualRatio(Ratio):
         exponents = (parts[..., :-1] * slopes).sum(dim=-1) + offset - parts[..., -1]
         return exponents.logsumexp(dim=-1) - math.log(self.group.order)
 
-    def log_ratio_in_turn(self, features: Tensor, theta: Parameters) -> LogProbs:
+    def log_ratio_in_turn(
+        self, features: Tensor, theta: Parameters, theta_weight: Tensor | None = None
+    ) -> LogProbs:
         """Return log r of events turned by element i mod G, normalised over the batch, (N,)."""
         element = self.group.in_turn(len(features))
         statistics = self.of_event(features * self.group.feature_signs.to(features)[element])
         slopes, offset = self._slopes(theta)
+        total = math.log(len(theta)) if theta_weight is None else theta_weight.sum().log()
         values = torch.empty_like(statistics[:, 0])
         for g in range(min(self.group.order, len(features))):
             rows = slice(g, None, self.group.order)
             exponents = statistics[rows] @ slopes[:, g].T + offset[:, g]  # (rows, N)
             own = exponents.gather(1, torch.arange(len(theta), device=theta.device)[rows, None])
-            values[rows] = own[:, 0] - exponents.logsumexp(dim=1) + math.log(len(theta))
+            shares = exponents if theta_weight is None else exponents + theta_weight.log()
+            values[rows] = own[:, 0] - shares.logsumexp(dim=1) + total
         return values
 
     def log_bound(self, theta: Parameters) -> Tensor:

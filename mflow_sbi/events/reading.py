@@ -64,8 +64,8 @@ def read_events(
     Raises:
         EventFileError: A file, tree or branch is missing, unreadable or (unless `min_events` is
             0) empty.
-        EventDataError: Numbers that are not finite or not physical, weights that are not
-            positive, branches of unequal lengths, or no event left.
+        EventDataError: Numbers that are not finite or not physical, branches of unequal lengths,
+            or no event left.
         ExpressionError: An observable or selection outside the language.
         MetadataError: A malformed metadata record, or files that do not belong together.
     """
@@ -224,7 +224,7 @@ def _read_chunk(plan: ReadingPlan, start: int, stop: int) -> _Chunk:
     }
     arrays = {name: np.column_stack(columns) for name, columns in truth.items() if columns}
     if plan.weight is not None:
-        arrays["weight"] = _weights(plan, start, stop)
+        arrays["weight"] = plan.tree.scalars(plan.weight, start, stop)
     if plan.components is not None:
         arrays["components"] = _components(plan, start, stop)
     arrays = {name: array[entries] for name, array in arrays.items()}
@@ -236,21 +236,6 @@ def _taken(value: Any, mask: NDArray[np.bool_]) -> Any:  # noqa: ANN401
         return value[mask]
     objects: tuple[FourMomentum, ...] = value
     return tuple(momentum.take(mask) for momentum in objects)
-
-
-def _weights(plan: ReadingPlan, start: int, stop: int) -> Array:
-    weight = plan.tree.scalars(plan.weight or "", start, stop)
-    n_negative, n_zero = int((weight < 0).sum()), int((weight == 0).sum())
-    if n_negative or n_zero:
-        msg = (
-            f"{plan.tree.path}: {plan.weight!r} is negative in {n_negative:,} and zero in "
-            f"{n_zero:,} of {counted(len(weight), 'event')}; expected positive weights. A density "
-            "is learned from events as draws from it, which negative weights (NLO generators) "
-            "are not: use leading-order or positively resampled events, and leave out those of "
-            "weight zero."
-        )
-        raise EventDataError(msg)
-    return weight
 
 
 def _components(plan: ReadingPlan, start: int, stop: int) -> Array:

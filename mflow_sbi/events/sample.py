@@ -10,6 +10,12 @@ from numpy.typing import ArrayLike
 
 from mflow_sbi.errors import EventDataError, MissingReference, ShapeError
 from mflow_sbi.events.metadata import EventMetadata, merge
+from mflow_sbi.events.weights import (
+    WeightSummary,
+    equal_weights,
+    theta_weights,
+    training_weights,
+)
 from mflow_sbi.interfaces import Array
 
 __all__ = ["EventSample", "SelectionReport", "concatenate"]
@@ -55,7 +61,7 @@ class EventSample:
         metadata: The record of the file(s) the events came from; its counts and sums of weights
             describe those files, also after `take` or `split`.
         theta: Parameters each event was generated at, (N, p).
-        weight: Positive event weights, (N,).
+        weight: Event weights, of either sign, (N,); see `events.weights`.
         score: grad_theta log p of each event at its own theta, (N, p).
         components: Morphing components c_k(x), (N, K).
         report: How many events were read and dropped.
@@ -202,15 +208,42 @@ class EventSample:
         """Refuse events of different weights, which are no draws from p(x|theta).
 
         Raises:
-            EventDataError: The weights differ by more than 1e-6.
+            EventDataError: The weights differ by more than 1e-6, or are not positive.
         """
         weight = self.weight
-        if weight is not None and float(weight.max()) > (1.0 + 1e-6) * float(weight.min()):
+        if weight is not None and not equal_weights(weight):
             msg = (
                 f"expected unweighted events, got weights from {weight.min():.3g} to "
                 f"{weight.max():.3g}; unweight the file first."
             )
             raise EventDataError(msg)
+
+    @cached_property
+    def training_weight(self) -> Array | None:
+        """Weights over their mean, (N,), by which training averages; None where all are equal.
+
+        Raises:
+            EventDataError: Weights that nothing can be trained on, see `events.weights`.
+        """
+        return training_weights(self.weight)
+
+    @cached_property
+    def theta_weight(self) -> Array | None:
+        """Weights >= 0 of theta as draws from the prior pi of the training, (N,), or None.
+
+        Raises:
+            EventDataError: Weights that nothing can be trained on.
+            MissingReference: Weighted events without theta.
+        """
+        weight = self.training_weight
+        return None if weight is None else theta_weights(self.require_theta(), weight)
+
+    @property
+    def weight_notes(self) -> tuple[str, ...]:
+        """What different weights leave of the statistics: one line, none where all are equal."""
+        if self.weight is None or equal_weights(self.weight):
+            return ()
+        return (str(WeightSummary.of(self.weight)),)
 
     def require_theta(self) -> Array:
         """Return theta, (N, p), or raise `MissingReference`."""

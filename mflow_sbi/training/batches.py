@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from mflow_sbi.errors import TrainingError
+from mflow_sbi.events.weights import theta_weights
 from mflow_sbi.training.objectives import TrainingBatch
 
 __all__ = [
@@ -26,13 +27,16 @@ class TrainingEvents(NamedTuple):
     """Standardised events (N, n) and standardised parameters (N, p), rows paired.
 
     Where known: scores of the standardised parameters (N, p), and morphing components, each
-    event's up to a factor (N, K).
+    event's up to a factor (N, K).  Weighted events: weights (N,) up to a factor, and those of
+    theta as draws from the prior, >= 0; `split_events` finds these where they are left out.
     """
 
     x: Tensor
     theta: Tensor
     score: Tensor | None = None
     components: Tensor | None = None
+    weight: Tensor | None = None
+    theta_weight: Tensor | None = None
 
     def rows(self, index: Tensor) -> "TrainingEvents":
         """Return the events of these rows."""
@@ -52,8 +56,10 @@ def split_events(
 ) -> tuple[TrainingEvents, TrainingEvents]:
     """Return training and held-out events, drawn by a generator of this seed.
 
+    Weights have mean one on either side.
+
     Raises:
-        TrainingError: no events on one side, or non-finite numbers.
+        TrainingError: no events on one side, weights of no positive sum, or non-finite numbers.
     """
     n_held_out = round(validation_fraction * len(events.x))
     if n_held_out < 1 or len(events.x) - n_held_out < 2:
@@ -62,14 +68,37 @@ def split_events(
             f"validation_fraction {validation_fraction}"
         )
         raise TrainingError(message)
-    good = [part.isfinite().all(dim=-1) for part in events if part is not None]
+    good = [part.isfinite().all(dim=-1) for part in _columns(events)]
     n_bad = int((~torch.stack(good).all(dim=0)).sum())
     if n_bad:
         message = f"training needs finite numbers: {n_bad} of {len(events.x)} events are not"
         raise TrainingError(message)
+    if events.weight is not None and events.theta_weight is None:
+        theta, weight = (part.double().cpu().numpy() for part in (events.theta, events.weight))
+        events = events._replace(theta_weight=torch.from_numpy(theta_weights(theta, weight)))
     order = torch.randperm(len(events.x), generator=generator_of(seed))
     held_out, kept = order[:n_held_out], order[n_held_out:]
-    return events.rows(kept), events.rows(held_out)
+    return _of_mean_one(events.rows(kept)), _of_mean_one(events.rows(held_out))
+
+
+def _columns(events: TrainingEvents) -> Iterator[Tensor]:
+    """Yield what is known of events as matrices, (N, k)."""
+    return (part.reshape(len(part), -1) for part in events if part is not None)
+
+
+def _of_mean_one(events: TrainingEvents) -> TrainingEvents:
+    """Return the events with both kinds of weights over their means."""
+    if events.weight is None or events.theta_weight is None:
+        return events
+    means = [float(part.mean()) for part in (events.weight, events.theta_weight)]
+    if not min(means) > 0:
+        message = (
+            f"the weights of {len(events.x)} events on one side of the split have the mean "
+            f"{min(means):.3g}, expected a positive one; take more events"
+        )
+        raise TrainingError(message)
+    weight, theta_weight = events.weight / means[0], events.theta_weight / means[1]
+    return events._replace(weight=weight, theta_weight=theta_weight)
 
 
 @torch.no_grad()

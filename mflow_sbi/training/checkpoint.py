@@ -1,6 +1,7 @@
 """The state of an unfinished training run: tensors as safetensors, the rest as JSON, no pickle."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ class PhaseCheckpoint:
     steps_done: int
     best_validation: float
     epochs_since_best: int
+    best_blocks: Sequence[float] = ()
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
                 "steps_done": saved.steps_done,
                 "best_validation": saved.best_validation,
                 "epochs_since_best": saved.epochs_since_best,
+                "best_blocks": saved.best_blocks,
             }
             for name, saved in checkpoint.phases.items()
         },

@@ -19,6 +19,10 @@ so that labels made noisy by z leave the minimum where it is.  Joint scores
 t = grad_theta log p(x, z|theta) of simulated pairs have the mean grad_theta log p(x|theta):
 their mean square distance from grad_theta f is minimal at the same f.
 
+*Weights.*  Simulated pairs are averaged with weights w_i, the others with w_i v_m, v_m those of
+the thetas: p(x) and pi are the weighted densities in both halves, and so is p(x, z) in the joint
+ratio.  Were pi another density in the second half, f would be off by a function of theta.
+
 References:
     | Likelihood-free MCMC with amortized approximate ratio estimators (Hermans et al., 2019),
       arXiv:1903.04057, section 3
@@ -54,7 +58,7 @@ class BinaryCrossEntropy:
         values = surrogate.ratio.log_ratio_in_turn(encoded, theta)
         labels = torch.zeros_like(values)
         labels[:, 0] = 1.0
-        return cross_entropy(values, labels)
+        return cross_entropy(batch, values, labels)
 
 
 @dataclass(frozen=True)
@@ -84,15 +88,17 @@ class AlicesLoss:
         labels = (joint / (1.0 + joint)).to(batch.require_resting().dtype)
         encoded = surrogate.ratio.encode_in_turn(batch.require_resting())
         if not self.score_weight:
-            return cross_entropy(surrogate.ratio.log_ratio_in_turn(encoded, theta), labels)
+            values = surrogate.ratio.log_ratio_in_turn(encoded, theta)
+            return cross_entropy(batch, values, labels)
         keeps = torch.is_grad_enabled()
         with torch.enable_grad():
             own = batch.theta[:, None].detach().requires_grad_()
             values = surrogate.ratio.log_ratio_in_turn(encoded, own)
             (score,) = torch.autograd.grad(values.sum(), own, create_graph=keeps)
         others = surrogate.ratio.log_ratio_in_turn(encoded, theta[:, 1:])
-        entropy = cross_entropy(torch.cat([values, others], dim=1), labels)
-        return entropy + self.score_weight * (score[:, 0] - batch.require_score()).square().mean()
+        entropy = cross_entropy(batch, torch.cat([values, others], dim=1), labels)
+        off = score[:, 0] - batch.require_score()
+        return entropy + self.score_weight * batch.mean(off.square())
 
 
 def candidate_thetas(theta: Tensor, candidates: int) -> Tensor:
@@ -105,7 +111,10 @@ def candidate_thetas(theta: Tensor, candidates: int) -> Tensor:
     return torch.stack([theta.roll(-k, dims=0) for k in range(count)], dim=1)
 
 
-def cross_entropy(values: Tensor, labels: Tensor) -> Tensor:
-    """Return mean [log(1 + e^f) - s f], the first column with half of the weight."""
+def cross_entropy(batch: TrainingBatch, values: Tensor, labels: Tensor) -> Tensor:
+    """Return mean [log(1 + e^f) - s f] at `candidate_thetas`, own ones with half of the weight."""
     costs = torch.nn.functional.softplus(values) - labels * values
-    return 0.5 * (costs[:, 0].mean() + costs[:, 1:].mean())
+    others = batch.mean_of_pairs(
+        costs[:, 1:], lambda of: candidate_thetas(of[:, None], costs.shape[1])[:, 1:, 0]
+    )
+    return 0.5 * (batch.mean(costs[:, 0]) + others)

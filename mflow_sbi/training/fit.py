@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,12 +19,10 @@ from torch import Tensor, nn
 
 from mflow_sbi.errors import TrainingError
 from mflow_sbi.training.batches import (
-    ENCODING_ROWS,
     TrainingEvents,
     as_one_batch,
     batches_of,
     generator_of,
-    rows_of,
     split_events,
 )
 from mflow_sbi.training.checkpoint import (
@@ -35,6 +33,7 @@ from mflow_sbi.training.checkpoint import (
 )
 from mflow_sbi.training.objectives import TrainingBatch
 from mflow_sbi.training.schedules import Phase, Schedule
+from mflow_sbi.training.stopping import HeldOut, held_out_objective
 from mflow_sbi.transforms import compiled_layers
 
 __all__ = ["FitSettings", "HistoryRecord", "TrainingEvents", "fit"]
@@ -42,6 +41,7 @@ __all__ = ["FitSettings", "HistoryRecord", "TrainingEvents", "fit"]
 WARM_UP_SHARE = 0.05
 FINAL_RATE_SHARE = 0.01
 PREPARING_ROWS = 100_000
+NEVER = HeldOut(math.inf)
 
 
 class Trainable(Protocol):
@@ -111,9 +111,18 @@ class _PhaseState:
 
     optimizer: torch.optim.Optimizer
     steps_done: int = 0
-    best_validation: float = math.inf
+    best: HeldOut = NEVER
     epochs_since_best: int = 0
     best_tensors: dict[str, Tensor] | None = None
+
+    def take(self, surrogate: Trainable, validation: HeldOut) -> None:
+        """Keep the tensors of the surrogate where its epoch is the best so far."""
+        if validation.is_better_than(self.best):
+            self.best = validation
+            self.epochs_since_best = 0
+            self.best_tensors = {k: v.detach().clone() for k, v in surrogate.state_dict().items()}
+        else:
+            self.epochs_since_best += 1
 
 
 def _parts(surrogate: Trainable, phase: Phase) -> list[nn.Module]:
@@ -142,14 +151,6 @@ def learning_rate_share(step: int, total: int) -> float:
 def _objective(surrogate: Trainable, phase: Phase, batch: TrainingBatch) -> Tensor:
     terms = [weight * objective(surrogate, batch) for objective, weight in phase.objectives]
     return torch.stack(terms).sum()
-
-
-@torch.no_grad()
-def _validate(surrogate: Trainable, phase: Phase, held_out: TrainingBatch) -> float:
-    total = 0.0
-    for index in torch.arange(len(held_out.x)).split(ENCODING_ROWS):
-        total += float(_objective(surrogate, phase, rows_of(held_out, index))) * len(index)
-    return total / len(held_out.x)
 
 
 def _train_epoch(
@@ -181,15 +182,6 @@ def _train_epoch(
         state.steps_done += 1
         losses.append(loss.detach())
     return float(torch.stack(losses).mean())
-
-
-def _note_best(surrogate: Trainable, state: _PhaseState, validation: float) -> None:
-    if validation < state.best_validation:
-        state.best_validation = validation
-        state.epochs_since_best = 0
-        state.best_tensors = {k: v.detach().clone() for k, v in surrogate.state_dict().items()}
-    else:
-        state.epochs_since_best += 1
 
 
 @dataclass
@@ -240,7 +232,7 @@ class _Run:
             if cycle == 0:
                 for part in phase.trains:
                     self.surrogate.prepare(part, self.train.x[:PREPARING_ROWS])
-            state.best_validation, state.best_tensors = math.inf, None
+            state.best, state.best_tensors = NEVER, None
             state.epochs_since_best = 0
         return state
 
@@ -253,6 +245,7 @@ class _Run:
         steps_per_epoch = max(1, len(data.x) // phase.batch_size)
         total_steps = steps_per_epoch * phase.epochs * self.schedule.cycles
         index = list(self.schedule.phase_names).index(phase.name)
+        objective = partial(_objective, self.surrogate, phase)
         while (epoch := self.epochs_done(phase, cycle)) < phase.epochs:
             if state.epochs_since_best >= phase.patience:
                 break
@@ -261,11 +254,13 @@ class _Run:
             order = torch.randperm(len(data.x), generator=generator)
             with self.layers_of(phase):
                 train = _train_epoch(self.surrogate, phase, state, data, order, total_steps)
-            validation = _validate(self.surrogate, phase, held_out)
-            _note_best(self.surrogate, state, validation)
+            validation = held_out_objective(objective, held_out)
+            state.take(self.surrogate, validation)
             rate = float(state.optimizer.param_groups[0]["lr"])
             seconds = time.perf_counter() - began
-            record = HistoryRecord(phase.name, cycle, epoch, train, validation, rate, seconds)
+            record = HistoryRecord(
+                phase.name, cycle, epoch, train, validation.value, rate, seconds
+            )
             self.history.append(record)
             self.save()
             on_epoch(record)
@@ -290,8 +285,9 @@ class _Run:
                 state.optimizer.state_dict()["state"],
                 state.best_tensors or {},
                 state.steps_done,
-                state.best_validation,
+                state.best.value,
                 state.epochs_since_best,
+                state.best.blocks,
             )
             for name, state in self.states.items()
         }
@@ -323,7 +319,7 @@ class _Run:
             )
             state.best_tensors = saved.best_tensors or None
             state.steps_done = saved.steps_done
-            state.best_validation = saved.best_validation
+            state.best = HeldOut(saved.best_validation, tuple(saved.best_blocks))
             state.epochs_since_best = saved.epochs_since_best
 
 
@@ -338,20 +334,20 @@ def fit(
 ) -> list[HistoryRecord]:
     """Train the surrogate in place by a schedule and return the history, one record an epoch.
 
-    Each phase ends at its best held-out epoch.  With a checkpoint folder the state is written
-    after every epoch, and a checkpoint found there is taken up.
+    Each phase ends at its best held-out epoch (see `training.stopping`).  With a checkpoint folder
+    the state is written after every epoch, and a checkpoint found there is taken up.
 
     Args:
         surrogate: parts, `prepare`, `encode` and whatever its objectives call.
-        events: standardised events and parameters.
+        events: standardised events and parameters, with weights where these differ.
         schedule: phases of weighted objectives on named parts.
         settings: seed and held-out share.
         checkpoint_folder: where to write and look for a checkpoint.
         on_epoch: called with each new record.
 
     Raises:
-        TrainingError: too few events, a non-finite objective, an unknown part, or a checkpoint
-            of another run.
+        TrainingError: too few events, weights of no positive sum, a non-finite objective, an
+            unknown part, or a checkpoint of another run.
     """
     train, held_out = split_events(events, settings.validation_fraction, settings.seed)
     run = _Run(surrogate, schedule, settings, train, held_out, checkpoint_folder, [], {})

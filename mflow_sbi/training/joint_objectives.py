@@ -34,7 +34,7 @@ class SurfaceNegativeLogProb:
 
     def __call__(self, surrogate: Any, batch: TrainingBatch) -> Tensor:  # noqa: ANN401
         """Return the negative mean log density with respect to the surface's volume."""
-        return -surrogate.log_prob(batch.x, batch.theta).mean()
+        return -batch.mean(surrogate.log_prob(batch.x, batch.theta))
 
 
 @dataclass(frozen=True)
@@ -51,4 +51,4 @@ class ScoreMatching:
             theta = batch.theta.detach().requires_grad_()
             log_prob = surrogate.latent_log_prob(batch.require_resting(), theta)
             (score,) = torch.autograd.grad(log_prob.sum(), theta, create_graph=keeps)
-        return (score - batch.require_score()).square().mean()
+        return batch.mean((score - batch.require_score()).square())

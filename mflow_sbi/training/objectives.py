@@ -2,8 +2,21 @@ r"""Objectives: what a training phase minimises, one scalar each, averaged over 
 
 Configuration in the fields, tensors in the call.  An objective may be an approximation of a
 likelihood; a surrogate's `log_prob` never is.
+
+Events may have weights w_i of mean one, of either sign: then every average over events is
+
+    mean l = (1 / N) sum_i w_i l_i
+
+(`TrainingBatch.mean`), in a batch an unbiased estimate of that over all events, linear in the
+weights: an event of integer weight counts as so many events, and opposite weights of the same
+event cancel.  Thetas of other events stand for the prior pi: they are averaged with weights
+v_m >= 0 of their own (`mean_of_pairs`, see `mflow_sbi.events.weights`).  Joint scores and
+components belong to their event, whatever its weight.
+
+The surface is where events are, however many they stand for: reconstruction takes no weights.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -28,6 +41,7 @@ class TrainingBatch(NamedTuple):
     `resting` is computed once per phase: the latents while the density trains, the chart's own
     coordinates while the reference trains, None while the chart itself moves.  Where the events
     tell: scores of the standardised parameters (N, p), morphing components up to a factor (N, K).
+    Weights of events, and of thetas as draws from the prior, (N,), have mean one over all events.
     """
 
     x: Tensor
@@ -35,6 +49,27 @@ class TrainingBatch(NamedTuple):
     resting: Tensor | None = None
     score: Tensor | None = None
     components: Tensor | None = None
+    weight: Tensor | None = None
+    theta_weight: Tensor | None = None
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Return the average of numbers of events, (N, ...) -> scalar, weighted where they are."""
+        if self.weight is None:
+            return values.mean()
+        weight = self.weight.to(values.dtype).reshape(-1, *[1] * (values.dim() - 1))
+        return (weight * values).mean()
+
+    def mean_of_pairs(self, values: Tensor, of_theta: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return the average of numbers of events at thetas of others, (N, M) -> scalar.
+
+        Args:
+            values: of event i at theta m, (N, M).
+            of_theta: what picks numbers of these thetas from one of every event, (N,) -> (M,) or
+                (N, M).
+        """
+        if self.theta_weight is None:
+            return self.mean(values)
+        return self.mean(of_theta(self.theta_weight.to(values.dtype)) * values)
 
     def require_resting(self) -> Tensor:
         """Return the resting part of the encoding, or say what the phase lacks."""
@@ -77,7 +112,7 @@ class Reconstruction:
     """mean |x - decode(encode(x))|^2 + r mean |(u, v)|^2: the manifold phase of the M-flow.
 
     Standardised units.  The second term, r = `coordinate_norm`, keeps the chart's coordinates
-    near the origin.
+    near the origin.  Weights of events do not enter: they are no statement about the surface.
 
     References:
         | Brehmer and Cranmer (2020), arXiv:2003.13913, section 3.A
@@ -101,7 +136,8 @@ class ReconstructionDistance:
     w = `whitened`, measures in spreads of the linear head's directions: a free direction that is
     narrow (what two wide observables fail to cancel) then asks for its latent from the start,
     when in the first term it is still lost under the errors of wide ones.  s = `softening`,
-    |e| = (e^2 + s^2)^(1/2), keeps gradients smooth at events that are reached.
+    |e| = (e^2 + s^2)^(1/2), keeps gradients smooth at events that are reached.  Weights of events
+    do not enter: they are no statement about the surface.
     """
 
     whitened: float = 0.3
@@ -128,7 +164,7 @@ class ReferenceNegativeLogProb:
 
     def __call__(self, surrogate: Any, batch: TrainingBatch) -> Tensor:  # noqa: ANN401
         """Return the negative mean log density of the chart's resting coordinates."""
-        return -surrogate.reference_log_prob(batch.require_resting()).mean()
+        return -batch.mean(surrogate.reference_log_prob(batch.require_resting()))
 
 
 @dataclass(frozen=True)
@@ -137,4 +173,4 @@ class LatentNegativeLogProb:
 
     def __call__(self, surrogate: Any, batch: TrainingBatch) -> Tensor:  # noqa: ANN401
         """Return the negative mean log density of the latents."""
-        return -surrogate.latent_log_prob(batch.require_resting(), batch.theta).mean()
+        return -batch.mean(surrogate.latent_log_prob(batch.require_resting(), batch.theta))

@@ -25,6 +25,13 @@ the fit improves, which the cross-entropy -s log r alone does not have.  The the
 other events of the batch, which know nothing of event i.  Components do not tell sigma: where it
 is learned, the divergence leaves it alone and the likelihood of the pairs is added.
 
+*Weights.*  Averages over events are weighted, mean l = (1/N) sum_i w_i l_i, so that x, theta and z
+follow the density that the weights stand for.  pi is then the weighted density of theta: p_ref and
+the average of r over pi (V, stored points, the thetas of a batch) take weights v_m of theta.  Were
+pi another density in the ratio than in the pairs, the minimum would be off by their ratio, a
+function of theta.  The divergence is minimal at the true ratio for thetas of any density; with
+those of pi it is the same objective as that of unweighted events.
+
 References:
     | Mining gold from implicit models (Brehmer et al., 2018), arXiv:1805.12244
     | Likelihood-free inference with an improved cross-entropy estimator (Stoye et al., 2018),
@@ -48,7 +55,10 @@ class RatioLikelihood:
 
     def __call__(self, surrogate: Any, batch: TrainingBatch) -> Tensor:  # noqa: ANN401
         """Return the negative mean log ratio of the pairs."""
-        return -surrogate.ratio.log_ratio_in_turn(batch.require_resting(), batch.theta).mean()
+        values = surrogate.ratio.log_ratio_in_turn(
+            batch.require_resting(), batch.theta, batch.theta_weight
+        )
+        return -batch.mean(values)
 
 
 @dataclass(frozen=True)
@@ -63,9 +73,11 @@ class RatioScore:
 
     def __call__(self, surrogate: Any, batch: TrainingBatch) -> Tensor:  # noqa: ANN401
         """Return the negative mean log ratio and the weighted mean square of score differences."""
-        values, score = surrogate.ratio.score_in_turn(batch.require_resting(), batch.theta)
+        values, score = surrogate.ratio.score_in_turn(
+            batch.require_resting(), batch.theta, batch.theta_weight
+        )
         off = score - batch.require_score()
-        return self.weight * off.square().mean() - values.mean()
+        return self.weight * batch.mean(off.square()) - batch.mean(values)
 
 
 @dataclass(frozen=True)
@@ -90,10 +102,11 @@ class RatioDivergence:
         divergence = torch.xlogy(joint, joint) - joint * learned.log() - joint + learned
         own = torch.eye(len(weights), dtype=torch.bool, device=weights.device)
         own = torch.nn.functional.pad(own, (0, 0, 0, len(encoded) - len(weights)))
-        divergence = divergence.masked_fill(own, 0.0).mean()
+        others = divergence.masked_fill(own, 0.0)
+        mean = batch.mean_of_pairs(others, lambda values: values[: self.points])
         if ratio.learns_rate:
-            return divergence - ratio.log_ratio(encoded, batch.theta).mean()
-        return divergence
+            return mean - batch.mean(ratio.log_ratio(encoded, batch.theta))
+        return mean
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mflow_sbi.divergences import sinkhorn_divergence
+from mflow_sbi.errors import TrainingError
 from mflow_sbi.training.objectives import TrainingBatch
 
 __all__ = ["SampleTransport"]
@@ -21,6 +22,9 @@ class SampleTransport:
     onto those of the batch.  w > 0 lets an event travel in theta only at a cost, so that the
     minimum is p(x|theta); w = 0, as published, compares the events alone, and any theta-dependence
     with the right average is as good.
+
+    Weighted events are transported by their weights, which have to be >= 0: mass is moved, and
+    there is no negative mass.
 
     The noise behind u is drawn by a generator that the batch itself seeds: a resumed run repeats.
 
@@ -38,7 +42,11 @@ class SampleTransport:
     scaling: float = 0.7
 
     def __call__(self, surrogate: Any, batch: TrainingBatch) -> Tensor:  # noqa: ANN401
-        """Return the divergence of generated events from those of the batch."""
+        """Return the divergence of generated events from those of the batch.
+
+        Raises:
+            TrainingError: negative weights.
+        """
         density = surrogate.density
         theta = batch.theta.to(density.whitening.mean)
         shape = (len(theta), density.features)
@@ -47,7 +55,27 @@ class SampleTransport:
         events = [surrogate.decode(latents), batch.x]
         labels = self.parameter_weight * batch.theta
         generated, simulated = (torch.cat([x, labels.to(x)], dim=-1) for x in events)
-        return sinkhorn_divergence(generated, simulated, blur=self.blur, scaling=self.scaling)
+        return sinkhorn_divergence(
+            generated,
+            simulated,
+            blur=self.blur,
+            scaling=self.scaling,
+            weights=_masses(batch, generated),
+        )
+
+
+def _masses(batch: TrainingBatch, like: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Return the shares of generated and simulated events, (N,) each; None where all are equal."""
+    if batch.weight is None:
+        return None
+    if bool((batch.weight < 0).any()):
+        message = (
+            "optimal transport needs event weights >= 0, got negative ones; take a schedule of "
+            "likelihoods, or events without negative weights"
+        )
+        raise TrainingError(message)
+    share = (batch.weight / batch.weight.sum()).to(like)
+    return share, share
 
 
 def _generator_of(batch: TrainingBatch) -> torch.Generator:

@@ -187,7 +187,7 @@ def test_components_without_metadata_are_not_guessed(tmp_path, branches_of, writ
 
 def test_weights_flat_or_in_lists(tmp_path, branches_of, write):
     branches = branches_of(40)
-    weights = np.linspace(0.5, 2, 40).astype("f4")
+    weights = np.linspace(-0.5, 2, 40).astype("f4")  # signed, as beyond leading order
     for name, column in {"flat": weights, "list": ak.unflatten(weights, np.ones(40, int))}.items():
         path = write(tmp_path / f"{name}.root", branches | {"Event.Weight": column})
         np.testing.assert_array_equal(read_events(path).weight, weights.astype("f8"))
