@@ -14,6 +14,7 @@
 The `mflow` solves constraints found in the data (`chart: implicit`; then there is no manifold
 phase), or learns its chart by reconstruction (`chart: invertible`, or `autoencoder`: free both
 ways), whichever the data deserve (`chart: automatic`, the default).
+Beside them stand the baselines of sbi, `sbi_...`: see `sbi_recipes`.
 The ratio estimators are baselines: they have a likelihood, but no density, samples or surface.
 """
 
@@ -65,6 +66,7 @@ from mflow_sbi.pseudo_inverses import (
     rebuild_pie,
 )
 from mflow_sbi.recipe import Recipe
+from mflow_sbi.sbi_recipes import SBI_RECIPES
 from mflow_sbi.surrogates import (
     AmbientFlow,
     ManifoldFlow,
@@ -184,6 +186,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             told=told_jointly,
             schedule=default_schedules.ALICES,
         ),
+        **SBI_RECIPES,
     }
 )
 

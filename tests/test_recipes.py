@@ -19,6 +19,7 @@ from mflow_sbi.errors import (
 from mflow_sbi.events import EventMetadata, EventSample, Observable, Parameter
 from mflow_sbi.interfaces import EncodedLikelihood, ManifoldSurrogate
 from mflow_sbi.recipes import RECIPES, TrainingResult, load_surrogate, train
+from mflow_sbi.sbi_recipes import SBI_RECIPES
 from mflow_sbi.surrogates import ManifoldFlow
 from mflow_sbi.training import FitSettings
 
@@ -47,7 +48,7 @@ OPTIONS = {
     "pie": {"latent_dim": 2, "split": SMALL_FLOW, "density": SMALL_FLOW, "width": 0.1},
 }
 RECIPE_OF = {name: name for name in OPTIONS} | {"autoencoder": "mflow"}
-ESTIMATORS = ("nre", "alices")  # they have no density
+ESTIMATORS = ("nre", "alices", *SBI_RECIPES)  # with tests of their own
 
 
 def _sample(n: int = 1500, seed: int = 0) -> EventSample:

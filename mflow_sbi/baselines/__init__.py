@@ -1,0 +1,1 @@
+"""The baselines of sbi, and our surrogates as estimators of sbi."""
