@@ -11,7 +11,8 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -21,11 +22,10 @@ from mflow_sbi.errors import EventFileError, ShapeError
 from mflow_sbi.inference.points import as_points
 from mflow_sbi.interfaces import Array
 
-with warnings.catch_warnings():
-    # arviz 0.2x announces version 1 with a FutureWarning on import; the dependency is capped.
-    warnings.filterwarnings("ignore", message=r"\s*ArviZ is undergoing", category=FutureWarning)
-    import arviz as az
-    from arviz.rcparams import rc_context
+if TYPE_CHECKING:
+    from arviz import InferenceData
+else:
+    InferenceData = Any  # in annotations only: arviz, and matplotlib with it, is imported late
 
 __all__ = [
     "Diagnostics",
@@ -41,8 +41,16 @@ __all__ = [
     "summarise",
 ]
 
-InferenceData = az.InferenceData
 LEVELS = (float(ndtr(1.0) - ndtr(-1.0)), 0.95)
+
+
+def _arviz() -> ModuleType:
+    """Return arviz, imported at its first use: it takes seconds and brings matplotlib."""
+    with warnings.catch_warnings():
+        # arviz 0.2x announces version 1 with a FutureWarning on import; the dependency is capped.
+        warnings.filterwarnings("ignore", r"\s*ArviZ is undergoing", FutureWarning)
+        import arviz
+    return arviz
 
 
 @dataclass(frozen=True)
@@ -171,7 +179,7 @@ def build_posterior(
     if observed:
         groups["observed_data"] = _observed(observed)
     records = {**attributes, "prior": dict(prior), "diagnostics": asdict(diagnostics)}
-    result = InferenceData(attrs=_plain(records))
+    result = _arviz().InferenceData(attrs=_plain(records))
     result.add_groups(groups)
     return result
 
@@ -231,8 +239,8 @@ def load_posterior(path: Path | str) -> InferenceData:
         message = f"{source}: expected a posterior (NetCDF), found no such file"
         raise EventFileError(message)
     try:
-        with rc_context({"data.load": "eager"}):
-            posterior = az.from_netcdf(str(source), engine="h5netcdf")
+        with _arviz().rc_context({"data.load": "eager"}):
+            posterior = _arviz().from_netcdf(str(source), engine="h5netcdf")
     except (OSError, ValueError) as error:
         message = f"{source}: expected a posterior (NetCDF), cannot read it: {error}"
         raise EventFileError(message) from error
@@ -266,7 +274,7 @@ def rank_r_hat(chains: Array) -> float:
     References:
         Rank-normalization, folding, and localization (Vehtari et al., 2021), arXiv:1903.08008.
     """
-    return float(az.rhat(chains, method="rank"))
+    return float(_arviz().rhat(chains, method="rank"))
 
 
 def effective_draws(chains: Array) -> float:
@@ -275,7 +283,7 @@ def effective_draws(chains: Array) -> float:
     References:
         Rank-normalization, folding, and localization (Vehtari et al., 2021), arXiv:1903.08008.
     """
-    return float(az.ess(chains, method="mean"))
+    return float(_arviz().ess(chains, method="mean"))
 
 
 def summarise(posterior: InferenceData) -> PosteriorSummary:
