@@ -79,7 +79,7 @@ _TRANSPORT_PHASE = Phase(
     objectives=((SampleTransport(), 1.0),),
     trains=("chart", "reference", "density"),
     epochs=3,
-    batch_size=500,
+    batch_size=300,
     clip_norm=1.0,
 )
 _ENTROPY_PHASE = Phase(

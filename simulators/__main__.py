@@ -107,12 +107,16 @@ SURFACES = {
 }
 """Surfaces with a known density: what each is, and its own options."""
 
+LORENZ = "points on trajectories of the Lorenz attractor"
+
 
 def _add_surfaces(commands: Any) -> None:  # noqa: ANN401 - argparse keeps the type to itself
-    for name, (title, own_options) in SURFACES.items():
+    described = {name: f"{title}, with its exact density" for name, (title, _) in SURFACES.items()}
+    for name, title in {**described, "lorenz": LORENZ}.items():
+        own_options = SURFACES.get(name, ("", ("trajectories",)))[1]
         surface = commands.add_parser(
             name,
-            help=f"{title}, with its exact density",
+            help=title,
             description=f"Example: python -m simulators {name} --theta-prior uniform "
             "--events 1000 --seed 1 --out train.root",
         )
@@ -120,6 +124,8 @@ def _add_surfaces(commands: Any) -> None:  # noqa: ANN401 - argparse keeps the t
             surface.add_argument("--dim", type=_positive, default=2, metavar="D")
         if "concentration" in own_options:
             surface.add_argument("--concentration", type=_finite, default=1.0, metavar="KAPPA")
+        if "trajectories" in own_options:
+            surface.add_argument("--trajectories", type=_positive, default=20, metavar="K")
         points = surface.add_mutually_exclusive_group(required=True)
         points.add_argument("--theta", type=_finite, metavar="T")
         points.add_argument("--theta-prior", choices=("uniform",), help="theta ~ U(-1, 1)")
@@ -133,7 +139,8 @@ def _add_surfaces(commands: Any) -> None:  # noqa: ANN401 - argparse keeps the t
         surface.add_argument("--events", type=_positive, required=True, metavar="N")
         surface.add_argument("--seed", type=_natural, required=True, metavar="S")
         surface.add_argument("--out", type=Path, required=True, metavar="FILE.root")
-        surface.set_defaults(run=_run_surface, surface=name)
+        run = _run_lorenz if name == "lorenz" else _run_surface
+        surface.set_defaults(run=run, surface=name)
 
 
 def _finite(text: str) -> float:
@@ -217,15 +224,8 @@ def _run_surface(options: argparse.Namespace, words: list[str]) -> None:
 
     _check_folder(options.out)
     surface = _surface(options)
-    theta_seed, event_seed = np.random.SeedSequence(options.seed).spawn(2)
-    sampling: dict[str, Any]
-    if options.theta is None:
-        theta = np.random.default_rng(theta_seed).uniform(-1, 1, options.events)
-        sampling = {"kind": "uniform", "low": [-1], "high": [1]}
-    else:
-        theta = np.full(options.events, options.theta)
-        sampling = {"kind": "fixed", "value": [options.theta]}
-    points = draw_points(surface, theta, options.noise, np.random.default_rng(event_seed))
+    theta, sampling, rng = _one_parameter(options)
+    points = draw_points(surface, theta, options.noise, rng)
     record = metadata(
         surface,
         points,
@@ -235,6 +235,38 @@ def _run_surface(options: argparse.Namespace, words: list[str]) -> None:
         theta_sampling=sampling,
     )
     _replace(options.out, lambda path: write_points(path, points, record))
+
+
+def _run_lorenz(options: argparse.Namespace, words: list[str]) -> None:
+    from simulators.manifolds.event_file import metadata, write_points
+    from simulators.manifolds.lorenz import LorenzAttractor
+
+    _check_folder(options.out)
+    attractor = LorenzAttractor(options.trajectories)
+    theta, sampling, rng = _one_parameter(options)
+    points = attractor.draw(theta, options.noise, rng)
+    record = metadata(
+        attractor,
+        points,
+        options.noise,
+        seed=options.seed,
+        command=_canonical(words),
+        theta_sampling=sampling,
+    )
+    _replace(options.out, lambda path: write_points(path, points, record))
+
+
+def _one_parameter(
+    options: argparse.Namespace,
+) -> tuple[np.ndarray, dict[str, Any], np.random.Generator]:
+    """Return theta of every point, how it was drawn, and the generator of the points."""
+    theta_seed, event_seed = np.random.SeedSequence(options.seed).spawn(2)
+    rng = np.random.default_rng(event_seed)
+    if options.theta is not None:
+        sampling = {"kind": "fixed", "value": [options.theta]}
+        return np.full(options.events, options.theta), sampling, rng
+    theta = np.random.default_rng(theta_seed).uniform(-1, 1, options.events)
+    return theta, {"kind": "uniform", "low": [-1], "high": [1]}, rng
 
 
 def _run_cross_section(options: argparse.Namespace, words: list[str]) -> None:

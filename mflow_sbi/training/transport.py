@@ -1,5 +1,6 @@
 """The objective of optimal transport: events of the surrogate next to those of the simulator."""
 
+import math
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from mflow_sbi.divergences import sinkhorn_divergence
 from mflow_sbi.errors import TrainingError
+from mflow_sbi.training.batches import rows_of
 from mflow_sbi.training.objectives import TrainingBatch
 
 __all__ = ["SampleTransport"]
@@ -27,11 +29,14 @@ class SampleTransport:
     there is no negative mass.
 
     The noise behind u is drawn by a generator that the batch itself seeds: a resumed run repeats.
+    Time and memory grow with the square of the number of events, so that large batches (the
+    held-out events) are compared in parts.
 
     Args:
         parameter_weight: w, standardised parameters in units of standardised observables.
         blur: see `divergences`.
         scaling: likewise.
+        rows: events that are compared at once, at most.
 
     References:
         | Brehmer and Cranmer (2020), arXiv:2003.13913, section 3.B
@@ -40,13 +45,21 @@ class SampleTransport:
     parameter_weight: float = 1.0
     blur: float = 0.05
     scaling: float = 0.7
+    rows: int = 1000
 
     def __call__(self, surrogate: Any, batch: TrainingBatch) -> Tensor:  # noqa: ANN401
-        """Return the divergence of generated events from those of the batch.
+        """Return the divergence of generated events from those of the batch, a mean over parts.
 
         Raises:
             TrainingError: negative weights.
         """
+        n_parts = math.ceil(len(batch.x) / self.rows)
+        parts = torch.arange(len(batch.x), device=batch.x.device).tensor_split(n_parts)
+        terms = [self._divergence(surrogate, rows_of(batch, index)) for index in parts]
+        return torch.stack(terms).mean()
+
+    def _divergence(self, surrogate: Any, batch: TrainingBatch) -> Tensor:  # noqa: ANN401
+        """Return the divergence of generated events from those of the batch."""
         density = surrogate.density
         theta = batch.theta.to(density.whitening.mean)
         shape = (len(theta), density.features)

@@ -3,6 +3,7 @@
 Branches, all float64: the observables `x0 x1 ...`, `theta.theta`, `score.theta`, and
 `log_density`, the exact log p(x|theta) with respect to the surface's volume.  With noise the
 observables are off the surface; score and density stay those of the point before the noise.
+The Lorenz attractor has neither.
 """
 
 import hashlib
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from simulators import __version__
 from simulators.file_format import FORMAT, FORMAT_VERSION, RECORD
+from simulators.manifolds.lorenz import LorenzAttractor, TrajectoryPoints
 from simulators.manifolds.surfaces import Surface
 
 __all__ = ["TREE", "SurfacePoints", "draw_points", "metadata", "write_points"]
@@ -64,8 +66,8 @@ def draw_points(
 
 
 def metadata(
-    surface: Surface,
-    points: SurfacePoints,
+    surface: Surface | LorenzAttractor,
+    points: SurfacePoints | TrajectoryPoints,
     noise: float,
     *,
     seed: int,
@@ -102,7 +104,9 @@ def metadata(
     }
 
 
-def write_points(path: Path, points: SurfacePoints, record: Mapping[str, Any]) -> None:
+def write_points(
+    path: Path, points: SurfacePoints | TrajectoryPoints, record: Mapping[str, Any]
+) -> None:
     """Write the points and their record to `path`; equal points give an equal UUID."""
     text = json.dumps(record)
     identity = uuid.UUID(bytes=hashlib.sha256(text.encode()).digest()[:16])
