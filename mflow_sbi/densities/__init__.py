@@ -1,6 +1,6 @@
 """Densities: ratios p(x|theta) / p_ref(x) that know the theory, and the features they read."""
 
-from mflow_sbi.densities.base import Ratio, StandardNormal
+from mflow_sbi.densities.base import PairWeights, Ratio, StandardNormal
 from mflow_sbi.densities.features import Features, ObservableFeatures
 from mflow_sbi.densities.kinematics import KinematicFeatures
 from mflow_sbi.densities.morphing_ratio import MorphingRatio, MorphingShape
@@ -13,6 +13,7 @@ __all__ = [
     "MorphingRatio",
     "MorphingShape",
     "ObservableFeatures",
+    "PairWeights",
     "Ratio",
     "ResidualRatio",
     "ResidualShape",

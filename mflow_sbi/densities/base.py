@@ -1,6 +1,7 @@
 """What a ratio promises, and the latent density of the reference it multiplies."""
 
 from abc import ABC, abstractmethod
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +10,19 @@ from mflow_sbi.flows import ConditionalFlow
 from mflow_sbi.interfaces import Latents, LogProbs, Parameters
 from mflow_sbi.transforms import Composite
 
-__all__ = ["Ratio", "StandardNormal"]
+__all__ = ["PairWeights", "Ratio", "StandardNormal"]
+
+
+class PairWeights(NamedTuple):
+    """Weights of pairs (x_i, theta_i), both of mean one over all of them.
+
+    Args:
+        of_events: w_i of averages over events, of either sign, (N,).
+        of_theta: v_i >= 0 of thetas as draws from the prior, (N,); see `mflow_sbi.events.weights`.
+    """
+
+    of_events: Tensor
+    of_theta: Tensor
 
 
 class Ratio(nn.Module, ABC):
@@ -36,7 +49,7 @@ class Ratio(nn.Module, ABC):
 
     @abstractmethod
     def log_ratio_in_turn(
-        self, features: Tensor, theta: Parameters, theta_weight: Tensor | None = None
+        self, features: Tensor, theta: Parameters, weights: PairWeights | None = None
     ) -> LogProbs:
         """Return log r of pairs turned by one element of the symmetry group each, (N,).
 
@@ -46,18 +59,17 @@ class Ratio(nn.Module, ABC):
         Args:
             features: of the events, (N, F).
             theta: theirs, standardised, (N, p).
-            theta_weight: of the thetas as draws from the prior, >= 0, (N,); equal if left out.
-                For ratios that are normalised over the batch.
+            weights: of the pairs; equal if left out.  For ratios that are normalised over them.
         """
 
     def score_in_turn(
-        self, features: Tensor, theta: Parameters, theta_weight: Tensor | None = None
+        self, features: Tensor, theta: Parameters, weights: PairWeights | None = None
     ) -> tuple[LogProbs, Tensor]:
         """Return the same and its gradient in standardised theta, (N,) and (N, p)."""
         keeps = torch.is_grad_enabled()
         with torch.enable_grad():
             at = theta.detach().requires_grad_()
-            values = self.log_ratio_in_turn(features, at, theta_weight)
+            values = self.log_ratio_in_turn(features, at, weights)
             (score,) = torch.autograd.grad(values.sum(), at, create_graph=keeps)
         return values if keeps else values.detach(), score
 

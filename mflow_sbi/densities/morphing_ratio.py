@@ -40,7 +40,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mflow_sbi.densities.base import Ratio
+from mflow_sbi.densities.base import PairWeights, Ratio
 from mflow_sbi.densities.networks import LayeredNetwork
 from mflow_sbi.densities.symmetries import SymmetryGroup
 from mflow_sbi.errors import ConfigurationError
@@ -358,7 +358,7 @@ class MorphingRatio(Ratio):
         self,
         features: Tensor,
         theta: Parameters,
-        theta_weight: Tensor | None = None,  # noqa: ARG002
+        weights: PairWeights | None = None,  # noqa: ARG002
     ) -> LogProbs:
         """Return log r of pairs turned by element i mod G, (N,); V is that of all thetas."""
         return self.log_ratio(self.encode_in_turn(features), theta)
@@ -367,7 +367,7 @@ class MorphingRatio(Ratio):
         self,
         features: Tensor,
         theta: Parameters,
-        theta_weight: Tensor | None = None,  # noqa: ARG002
+        weights: PairWeights | None = None,  # noqa: ARG002
     ) -> tuple[LogProbs, Tensor]:
         """Return the same and its gradient in standardised theta, (N,) and (N, p)."""
         encoded = self.encode_in_turn(features)

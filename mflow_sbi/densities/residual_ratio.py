@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mflow_sbi.densities.base import Ratio
+from mflow_sbi.densities.base import PairWeights, Ratio
 from mflow_sbi.densities.networks import LayeredNetwork
 from mflow_sbi.densities.symmetries import SymmetryGroup
 from mflow_sbi.events.weights import spread_rows
@@ -39,6 +39,9 @@ from mflow_sbi.flows import seeded
 from mflow_sbi.interfaces import Array, LogProbs, Parameters
 
 __all__ = ["ResidualRatio", "ResidualShape"]
+
+SMALLEST_WEIGHT = 1e-12
+"""Of a theta where slopes are divided by it: nothing in a sum, but no zero over zero."""
 
 
 class ResidualShape(NamedTuple):
@@ -142,21 +145,48 @@ class ResidualRatio(Ratio):
         return exponents.logsumexp(dim=-1) - math.log(self.group.order)
 
     def log_ratio_in_turn(
-        self, features: Tensor, theta: Parameters, theta_weight: Tensor | None = None
+        self, features: Tensor, theta: Parameters, weights: PairWeights | None = None
     ) -> LogProbs:
         """Return log r of events turned by element i mod G, normalised over the batch, (N,)."""
+        own, log_sum = self._terms_in_turn(features, theta, weights)
+        total = math.log(len(theta)) if weights is None else weights.of_theta.sum().log()
+        return own - log_sum + total
+
+    def score_in_turn(
+        self, features: Tensor, theta: Parameters, weights: PairWeights | None = None
+    ) -> tuple[LogProbs, Tensor]:
+        """Return the same and its gradient in standardised theta, (N,) and (N, p).
+
+        Every theta is a point of the mean too, where all events meet it.  With S_j the weighted
+        sum of e^f(x_j, .), the gradient is that of f_i - sum_j w_j (log S_j) / v_i.
+        """
+        if weights is None:
+            return super().score_in_turn(features, theta)
+        keeps, chance = torch.is_grad_enabled(), weights.of_theta.clamp_min(SMALLEST_WEIGHT)
+        with torch.enable_grad():
+            at = theta.detach().requires_grad_()
+            own, log_sum = self._terms_in_turn(features, at, weights._replace(of_theta=chance))
+            total = (chance * own).sum() - (weights.of_events * log_sum).sum()
+            (slope,) = torch.autograd.grad(total, at, create_graph=keeps)
+        values = own - log_sum + chance.sum().log()
+        return values if keeps else values.detach(), slope / chance[:, None]
+
+    def _terms_in_turn(
+        self, features: Tensor, theta: Parameters, weights: PairWeights | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return f of events turned in turn at their thetas, log sum e^f over all, (N,), (N,)."""
         element = self.group.in_turn(len(features))
         statistics = self.of_event(features * self.group.feature_signs.to(features)[element])
         slopes, offset = self._slopes(theta)
-        total = math.log(len(theta)) if theta_weight is None else theta_weight.sum().log()
-        values = torch.empty_like(statistics[:, 0])
+        values, log_sums = (torch.empty_like(statistics[:, 0]) for _ in range(2))
         for g in range(min(self.group.order, len(features))):
             rows = slice(g, None, self.group.order)
             exponents = statistics[rows] @ slopes[:, g].T + offset[:, g]  # (rows, N)
             own = exponents.gather(1, torch.arange(len(theta), device=theta.device)[rows, None])
-            shares = exponents if theta_weight is None else exponents + theta_weight.log()
-            values[rows] = own[:, 0] - shares.logsumexp(dim=1) + total
-        return values
+            if weights is not None:
+                exponents = exponents + weights.of_theta.log()
+            values[rows], log_sums[rows] = own[:, 0], exponents.logsumexp(dim=1)
+        return values, log_sums
 
     def log_bound(self, theta: Parameters) -> Tensor:
         """Return inf: no bound is known, (N, p) -> (N,)."""

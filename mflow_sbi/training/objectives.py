@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from mflow_sbi.densities import PairWeights
 from mflow_sbi.errors import TrainingError
 
 __all__ = [
@@ -51,6 +52,13 @@ class TrainingBatch(NamedTuple):
     components: Tensor | None = None
     weight: Tensor | None = None
     theta_weight: Tensor | None = None
+
+    @property
+    def pair_weights(self) -> PairWeights | None:
+        """Weights of events and of thetas, or None where there are none."""
+        if self.weight is None or self.theta_weight is None:
+            return None
+        return PairWeights(self.weight, self.theta_weight)
 
     def mean(self, values: Tensor) -> Tensor:
         """Return the average of numbers of events, (N, ...) -> scalar, weighted where they are."""

@@ -56,7 +56,7 @@ class RatioLikelihood:
     def __call__(self, surrogate: Any, batch: TrainingBatch) -> Tensor:  # noqa: ANN401
         """Return the negative mean log ratio of the pairs."""
         values = surrogate.ratio.log_ratio_in_turn(
-            batch.require_resting(), batch.theta, batch.theta_weight
+            batch.require_resting(), batch.theta, batch.pair_weights
         )
         return -batch.mean(values)
 
@@ -74,7 +74,7 @@ class RatioScore:
     def __call__(self, surrogate: Any, batch: TrainingBatch) -> Tensor:  # noqa: ANN401
         """Return the negative mean log ratio and the weighted mean square of score differences."""
         values, score = surrogate.ratio.score_in_turn(
-            batch.require_resting(), batch.theta, batch.theta_weight
+            batch.require_resting(), batch.theta, batch.pair_weights
         )
         off = score - batch.require_score()
         return self.weight * batch.mean(off.square()) - batch.mean(values)
