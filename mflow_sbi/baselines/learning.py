@@ -16,7 +16,7 @@ from torch import Tensor
 from mflow_sbi.baselines.density import SbiDensity
 from mflow_sbi.baselines.door import needing_sbi
 from mflow_sbi.baselines.estimators import SbiPosterior, SbiRatio, SbiSetPosterior
-from mflow_sbi.errors import ConfigurationError, TrainingError
+from mflow_sbi.errors import ConfigurationError, EventDataError, TrainingError
 from mflow_sbi.surrogates import AmbientFlow, ManifoldFlow
 from mflow_sbi.training import (
     FitSettings,
@@ -61,7 +61,7 @@ def learn_density(
     on_epoch: EpochCallback = None,
 ) -> list[HistoryRecord]:
     """Train p(u|theta) by neural likelihood estimation (NLE); arguments of `training.fit`."""
-    phase, density = _phase_of(schedule, settings), surrogate.density
+    phase, density = _phase_of(schedule, settings, events), surrogate.density
     assert isinstance(density, SbiDensity)
     with torch.no_grad():
         inputs = torch.cat([surrogate.encode(part) for part in events.x.split(ENCODING_ROWS)])
@@ -80,7 +80,7 @@ def learn_ratio(
     on_epoch: EpochCallback = None,
 ) -> list[HistoryRecord]:
     """Train log r(x, theta) by neural ratio estimation (NRE); arguments of `training.fit`."""
-    phase, lesson = _phase_of(schedule, settings), surrogate.lesson
+    phase, lesson = _phase_of(schedule, settings, events), surrogate.lesson
     inputs = surrogate.inputs(events.x)
     with needing_sbi():
         from mflow_sbi.baselines.trainers import run_trainer
@@ -106,7 +106,7 @@ def learn_posterior(
     on_epoch: EpochCallback = None,
 ) -> list[HistoryRecord]:
     """Train q(theta|x) by neural posterior estimation (NPE); arguments of `training.fit`."""
-    phase, inputs = _phase_of(schedule, settings), surrogate.inputs(events.x)
+    phase, inputs = _phase_of(schedule, settings, events), surrogate.inputs(events.x)
     with needing_sbi():
         from mflow_sbi.baselines.trainers import run_trainer
     return run_trainer("npe", surrogate.network, events.theta, inputs, phase, settings, on_epoch)
@@ -114,7 +114,7 @@ def learn_posterior(
 
 def learn_set_posterior(
     surrogate: SbiSetPosterior,
-    events: TrainingEvents,  # noqa: ARG001
+    events: TrainingEvents,
     schedule: Schedule,
     settings: FitSettings,
     *,
@@ -122,19 +122,26 @@ def learn_set_posterior(
     on_epoch: EpochCallback = None,
 ) -> list[HistoryRecord]:
     """Train q(theta|{x}) on the sets drawn when it began; arguments of `training.fit`."""
-    phase, sets = _phase_of(schedule, settings), surrogate.sets
+    phase, sets = _phase_of(schedule, settings, events), surrogate.sets
     assert sets is not None
     with needing_sbi():
         from mflow_sbi.baselines.trainers import run_trainer
     return run_trainer("npe", surrogate.network, sets.theta, sets.rows, phase, settings, on_epoch)
 
 
-def _phase_of(schedule: Schedule, settings: FitSettings) -> Phase:
+def _phase_of(schedule: Schedule, settings: FitSettings, events: TrainingEvents) -> Phase:
     """Return the only phase, of which sbi's trainers can do all that it asks.
 
     Raises:
         ConfigurationError: they cannot.
+        EventDataError: weighted events.
     """
+    if events.weight is not None:
+        message = (
+            "the trainers of sbi know no weights of events, and these differ; take a recipe that "
+            "does (mflow, fom, af, nre, alices), or unweighted events"
+        )
+        raise EventDataError(message)
     phase = schedule.phases[0]
     asked = {
         f"phases {schedule.phase_names}, expected one": len(schedule.phases) > 1,
