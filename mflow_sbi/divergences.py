@@ -19,6 +19,7 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mflow_sbi.errors import ConfigurationError
@@ -47,9 +48,11 @@ def sinkhorn_divergence(
     Raises:
         ConfigurationError: geomloss is not installed.
     """
-    if weights is None:
-        return _loss(blur, scaling)(x, y)
-    return _loss(blur, scaling)(weights[0], x, weights[1], y)
+    samples = (x, y) if weights is None else (weights[0], x, weights[1], y)
+    asked = torch.is_grad_enabled()
+    with torch.set_grad_enabled(asked):  # geomloss turns gradients on and leaves them so
+        value = _loss(blur, scaling)(*samples)
+    return value if asked else value.detach()
 
 
 @cache
