@@ -6,7 +6,7 @@ Densities on the closed-form chart of WBF events (channel ud, setting tuned, the
 from events and theta alone:
 
     morphing    reference x positive polynomial in theta, told the cross section
-    residual    reference x exponential family with learned statistics
+    residual    reference x normalised ratio for any dependence on theta
     flow        conditional flow
 
 For each of the three truths of the published study, sets of 20 fresh events give

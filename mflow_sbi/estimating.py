@@ -8,13 +8,13 @@ import torch
 
 from mflow_sbi.beginnings import Beginning, Told
 from mflow_sbi.charting import ChartingEvents
-from mflow_sbi.densities import KinematicFeatures, ObservableFeatures
+from mflow_sbi.densities import KinematicFeatures, ObservableFeatures, PairNetwork, PairShape
 from mflow_sbi.errors import ConfigurationError, MissingReference
 from mflow_sbi.events import EventSample
 from mflow_sbi.events.metadata import Morphing
 from mflow_sbi.interfaces import Array
 from mflow_sbi.morphing import MorphingBasis, score, total_cross_section
-from mflow_sbi.surrogates.ratio import JointRatio, PairNetwork, PairShape, RatioEstimator
+from mflow_sbi.surrogates.ratio import JointRatio, RatioEstimator
 from mflow_sbi.tilting import (
     MorphingOptions,
     TiltingOptions,

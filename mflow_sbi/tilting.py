@@ -4,7 +4,7 @@
 |---|---|---|
 | `FlowOptions` | conditional flow | nothing |
 | `MorphingOptions` | reference x positive polynomial in theta | monomials, in the metadata |
-| `ResidualOptions` | reference x exponential family with learned statistics | nothing |
+| `ResidualOptions` | reference x normalised ratio, any dependence on theta | nothing |
 """
 
 from collections.abc import Mapping, Sequence
@@ -84,7 +84,7 @@ class TiltingOptions:
             if getattr(self, name) not in known:
                 message = f"{name}: expected one of {list(known)}, got {getattr(self, name)!r}"
                 raise ConfigurationError(message)
-        for name in ("hidden", "layers", "members", "statistics", "points"):
+        for name in ("hidden", "layers", "members", "head_layers", "points"):
             if getattr(self, name, 1) < 1:
                 message = f"{name}: expected at least 1, got {getattr(self, name)}"
                 raise ConfigurationError(message)
@@ -112,12 +112,21 @@ class ResidualOptions(TiltingOptions):
     """A ratio for any dependence on theta; it cannot use components.
 
     Args:
-        statistics: numbers per event that carry its dependence on theta.
+        head_layers: hidden layers that read event and theta.
+        candidates: thetas of the batch over which an event is normalised in training.
         points: training thetas over which the ratio is normalised.
     """
 
-    statistics: int = 16
-    points: int = 1024
+    layers: int = 2
+    head_layers: int = 1
+    candidates: int = 8
+    points: int = 512
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.candidates < 2:
+            message = f"candidates: expected at least 2, got {self.candidates}"
+            raise ConfigurationError(message)
 
 
 RatioOptions: TypeAlias = MorphingOptions | ResidualOptions
@@ -250,7 +259,8 @@ def _residual(
         group=group.order,
         hidden=options.hidden,
         layers=options.layers,
-        statistics=options.statistics,
+        head_layers=options.head_layers,
+        candidates=options.candidates,
         points=images * max(1, min(options.points, len(theta)) // images),
     )
     return ResidualRatio(shape, seed).fill(theta, group, sample.theta_weight)
@@ -304,6 +314,6 @@ def rebuild_ratio(shape: Mapping[str, int], ambient_dim: int, seed: int) -> tupl
     features = (
         ObservableFeatures(ambient_dim) if n_objects is None else KinematicFeatures(n_objects)
     )
-    if "statistics" in sizes:
+    if "candidates" in sizes:
         return features, ResidualRatio(ResidualShape(**sizes), seed)
     return features, MorphingRatio(MorphingShape(**sizes), seed)

@@ -4,6 +4,7 @@ from mflow_sbi.densities.base import PairWeights, Ratio, StandardNormal
 from mflow_sbi.densities.features import Features, ObservableFeatures
 from mflow_sbi.densities.kinematics import KinematicFeatures
 from mflow_sbi.densities.morphing_ratio import MorphingRatio, MorphingShape
+from mflow_sbi.densities.pairs import PairNetwork, PairShape
 from mflow_sbi.densities.residual_ratio import ResidualRatio, ResidualShape
 from mflow_sbi.densities.symmetries import SymmetryGroup
 
@@ -13,6 +14,8 @@ __all__ = [
     "MorphingRatio",
     "MorphingShape",
     "ObservableFeatures",
+    "PairNetwork",
+    "PairShape",
     "PairWeights",
     "Ratio",
     "ResidualRatio",

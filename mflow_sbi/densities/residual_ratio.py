@@ -1,21 +1,20 @@
-r"""A ratio for any dependence on theta: an exponential family with learned statistics.
+r"""A ratio for any dependence on theta: a network of pairs, normalised over training thetas.
 
-    f(x, theta) = a(x) . b(theta) + b_0(theta),   r(x, theta) = e^f / mean_m e^f(x, theta_m)
+    r(x, theta) = e^f(x, theta) / mean_m e^f(x, theta_m)
 
-a reads features of the event, b reads theta, both networks; theta_m are stored training thetas.
-As for every ratio the average over them is 1 at each x, so that r pi is a density of theta given
-x and -mean log r(x_i, theta_i) is proper: its minimum is p(x|theta) / p_ref(x), any smooth
-function being a . b for enough statistics.  In training the theta_m are those of the batch, the
-event's own among them: then the objective is the contrastive one, bounded by the logarithm of the
-batch, and f gains nothing from growing between the stored points.
+f is a `PairNetwork`; theta_m are stored training thetas.  As for every ratio the average over them
+is 1 at each x, so that r pi is a density of theta given x and -mean log r(x_i, theta_i) is proper:
+its minimum is p(x|theta) / p_ref(x).  In training the theta_m are the event's own and those of the
+next events of the batch: then the objective is the contrastive one, and f gains nothing from
+growing between the stored points.
 
 Where thetas have weights, the mean over them is weighted, sum_m w_m e^f / sum_m w_m, and stored
 points are chosen in proportion to the weights, so that theirs are equal again.
 
 Nothing makes E_ref r(., theta) = 1 hold exactly; it holds at the minimum and is measured by Monte
-Carlo (`mflow_sbi.evaluation.ratio_quality`).  Likelihoods of many events need sum_i a(x_i) only.
+Carlo (`mflow_sbi.evaluation.ratio_quality`).
 
-Symmetries: r is averaged over the group, each term with its own normalisation.
+Symmetries: f is averaged over the group, and the stored points are closed under it.
 
 References:
     | Representation learning with contrastive predictive coding (van den Oord et al., 2018),
@@ -31,17 +30,19 @@ import torch
 from torch import Tensor
 
 from mflow_sbi.densities.base import PairWeights, Ratio
-from mflow_sbi.densities.networks import LayeredNetwork
+from mflow_sbi.densities.pairs import PairNetwork, PairShape
 from mflow_sbi.densities.symmetries import SymmetryGroup
 from mflow_sbi.events.weights import spread_rows
 from mflow_sbi.float64_buffers import Float64Buffers
-from mflow_sbi.flows import seeded
 from mflow_sbi.interfaces import Array, LogProbs, Parameters
 
 __all__ = ["ResidualRatio", "ResidualShape"]
 
 SMALLEST_WEIGHT = 1e-12
-"""Of a theta where slopes are divided by it: nothing in a sum, but no zero over zero."""
+"""Of a theta: nothing in a sum, but no zero over zero where all candidates have none."""
+
+_CHUNK_NUMBERS = 1 << 23
+"""Numbers of a hidden layer held at once while the mean over stored thetas is taken."""
 
 
 class ResidualShape(NamedTuple):
@@ -52,8 +53,9 @@ class ResidualShape(NamedTuple):
         parameter_dim: p, inputs of the network of theta.
         group: elements of the symmetry group.
         hidden: width of the hidden layers.
-        layers: their number.
-        statistics: numbers a(x) per event.
+        layers: hidden layers that read the event.
+        head_layers: hidden layers that read event and theta.
+        candidates: thetas of the batch over which an event is normalised in training.
         points: stored training thetas, their images among them.
     """
 
@@ -62,131 +64,111 @@ class ResidualShape(NamedTuple):
     group: int
     hidden: int
     layers: int
-    statistics: int
+    head_layers: int
+    candidates: int
     points: int
+
+    @property
+    def pairs(self) -> PairShape:
+        """Sizes of the network of pairs."""
+        return PairShape(*self[:6])
 
 
 class _Points(Float64Buffers):
-    """Stored thetas (M, p) and the scale of theta, physical units."""
+    """Stored thetas (M, p), physical units."""
 
     points: Tensor
-    mean: Tensor
-    std: Tensor
 
     def __init__(self, shape: ResidualShape) -> None:
         super().__init__()
-        sizes = {"points": (shape.points, shape.parameter_dim)}
-        sizes |= {"mean": (shape.parameter_dim,), "std": (shape.parameter_dim,)}
-        for name, size in sizes.items():
-            self.register_buffer(name, torch.ones(size, dtype=torch.float64))
-
-    def images(self, theta: Parameters, group: SymmetryGroup) -> Tensor:
-        """Return the standardised images of standardised theta, (..., p) -> (..., G, p)."""
-        physical = (theta.double() * self.std + self.mean).unsqueeze(-2) * group.parameter_signs
-        return (physical - self.mean) / self.std
+        size = (shape.points, shape.parameter_dim)
+        self.register_buffer("points", torch.ones(size, dtype=torch.float64))
 
 
 class ResidualRatio(Ratio):
-    """r = e^(a . b + b_0) over its mean at stored thetas; rebuild with a shape.
+    """r = e^f over its mean at stored thetas; rebuild with a shape.
 
-    `encode` gives a and the logarithm of the mean for every element of the group, (N, G (k + 1)).
+    `encode` gives what f needs of every image, and the logarithm of the mean, (N, G E + 1).
     """
 
     def __init__(self, shape: ResidualShape, seed: int = 0) -> None:
         super().__init__()
         self.shape = shape
         self.parameter_dim = shape.parameter_dim
+        self.pairs = PairNetwork(shape.pairs, seed)
         self.stored = _Points(shape)
-        self.group = SymmetryGroup(shape.group, shape.feature_dim, shape.parameter_dim)
-        k, sizes = shape.statistics, (shape.hidden, shape.layers)
-        with seeded(seed):
-            self.of_event = LayeredNetwork(shape.feature_dim, *sizes, k)
-            self.of_theta = LayeredNetwork(shape.parameter_dim, *sizes, k + 1)
-        with torch.no_grad():  # a is small at the start, b is not: a learns first
-            self.of_theta.last.bias[:k].normal_(generator=torch.Generator().manual_seed(seed))
 
     def fill(self, theta: Array, group: SymmetryGroup, theta_weight: Array | None = None) -> Self:
         """Take training thetas (N, p), physical units, their weights >= 0, and the symmetries.
 
         The scale of theta is that of all of them, whatever their weights.
         """
-        self.group.load_state_dict(group.state_dict())
+        self.pairs.fill(theta, group)
         signs = np.unique(group.parameter_signs.numpy(), axis=0)
         n = self.shape.points // len(signs)
         spread = spread_rows(len(theta), n, theta_weight)
         images = np.concatenate([theta[spread] * row for row in signs])
         self.stored.points.copy_(torch.from_numpy(images))
-        self.stored.mean.copy_(torch.from_numpy(theta.mean(axis=0)))
-        self.stored.std.copy_(torch.from_numpy(theta.std(axis=0)))
         return self
 
-    def _slopes(self, theta: Parameters) -> tuple[Tensor, Tensor]:
-        """Return b and b_0 at the images of theta, (..., p) -> (..., G, k) and (..., G)."""
-        images = self.stored.images(theta, self.group)
-        both = self.of_theta(images)
-        return both[..., :-1], both[..., -1]
+    def stored_thetas(self) -> Parameters:
+        """Return the stored thetas in standardised units, (M, p) float64."""
+        return (self.stored.points - self.pairs.images.mean) / self.pairs.images.std
 
     def encode(self, features: Tensor) -> Tensor:
-        """Return a and the log mean of e^f for every image, (N, F) -> (N, G (k + 1))."""
-        turned = features[:, None] * self.group.feature_signs.to(features)
-        statistics = self.of_event(turned)
-        points = (self.stored.points - self.stored.mean) / self.stored.std
-        slopes, offset = self._slopes(points)
-        exponents = torch.einsum("ngk,mgk->nmg", statistics, slopes) + offset
-        log_mean = exponents.logsumexp(dim=1) - math.log(len(points))
-        return torch.cat([statistics, log_mean[..., None]], dim=-1).flatten(1)
+        """Return what f needs of every image and the log mean of e^f, (N, F) -> (N, G E + 1)."""
+        encoded, thetas = self.pairs.encode(features), self.stored_thetas()
+        rows = max(1, _CHUNK_NUMBERS // (len(thetas) * encoded.shape[1]))
+        parts = [
+            self.pairs.log_ratio(some[:, None], thetas).logsumexp(dim=1)
+            for some in encoded.split(rows)
+        ]
+        log_mean = torch.cat(parts) - math.log(len(thetas))
+        return torch.cat([encoded, log_mean[:, None]], dim=-1)
 
     def log_ratio(self, encoded: Tensor, theta: Parameters) -> LogProbs:
-        """Return log r, leading dimensions broadcast, (..., G (k + 1)), (..., p) -> (...)."""
-        parts = encoded.unflatten(-1, (self.group.order, -1))
-        slopes, offset = self._slopes(theta)
-        slopes, offset = slopes.to(encoded.dtype), offset.to(encoded.dtype)
-        exponents = (parts[..., :-1] * slopes).sum(dim=-1) + offset - parts[..., -1]
-        return exponents.logsumexp(dim=-1) - math.log(self.group.order)
+        """Return log r, leading dimensions broadcast, (..., G E + 1), (..., p) -> (...)."""
+        return self.pairs.log_ratio(encoded[..., :-1], theta) - encoded[..., -1]
 
     def log_ratio_in_turn(
         self, features: Tensor, theta: Parameters, weights: PairWeights | None = None
     ) -> LogProbs:
         """Return log r of events turned by element i mod G, normalised over the batch, (N,)."""
-        own, log_sum = self._terms_in_turn(features, theta, weights)
-        total = math.log(len(theta)) if weights is None else weights.of_theta.sum().log()
-        return own - log_sum + total
+        encoded = self.pairs.encode_in_turn(features)
+        own = self.pairs.log_ratio_in_turn(encoded, theta[:, None])
+        return own[:, 0] - self._log_mean_in_turn(encoded, own, theta, weights)
 
     def score_in_turn(
         self, features: Tensor, theta: Parameters, weights: PairWeights | None = None
     ) -> tuple[LogProbs, Tensor]:
         """Return the same and its gradient in standardised theta, (N,) and (N, p).
 
-        Every theta is a point of the mean too, where all events meet it.  With S_j the weighted
-        sum of e^f(x_j, .), the gradient is that of f_i - sum_j w_j (log S_j) / v_i.
+        The mean over thetas does not depend on the event's own.
         """
-        if weights is None:
-            return super().score_in_turn(features, theta)
-        keeps, chance = torch.is_grad_enabled(), weights.of_theta.clamp_min(SMALLEST_WEIGHT)
+        keeps = torch.is_grad_enabled()
         with torch.enable_grad():
-            at = theta.detach().requires_grad_()
-            own, log_sum = self._terms_in_turn(features, at, weights._replace(of_theta=chance))
-            total = (chance * own).sum() - (weights.of_events * log_sum).sum()
-            (slope,) = torch.autograd.grad(total, at, create_graph=keeps)
-        values = own - log_sum + chance.sum().log()
-        return values if keeps else values.detach(), slope / chance[:, None]
+            encoded = self.pairs.encode_in_turn(features)
+            at = theta[:, None].detach().requires_grad_()
+            own = self.pairs.log_ratio_in_turn(encoded, at)
+            (score,) = torch.autograd.grad(own.sum(), at, create_graph=keeps)
+            values = own[:, 0] - self._log_mean_in_turn(encoded, own, theta, weights)
+        return values if keeps else values.detach(), score[:, 0]
 
-    def _terms_in_turn(
-        self, features: Tensor, theta: Parameters, weights: PairWeights | None
-    ) -> tuple[Tensor, Tensor]:
-        """Return f of events turned in turn at their thetas, log sum e^f over all, (N,), (N,)."""
-        element = self.group.in_turn(len(features))
-        statistics = self.of_event(features * self.group.feature_signs.to(features)[element])
-        slopes, offset = self._slopes(theta)
-        values, log_sums = (torch.empty_like(statistics[:, 0]) for _ in range(2))
-        for g in range(min(self.group.order, len(features))):
-            rows = slice(g, None, self.group.order)
-            exponents = statistics[rows] @ slopes[:, g].T + offset[:, g]  # (rows, N)
-            own = exponents.gather(1, torch.arange(len(theta), device=theta.device)[rows, None])
-            if weights is not None:
-                exponents = exponents + weights.of_theta.log()
-            values[rows], log_sums[rows] = own[:, 0], exponents.logsumexp(dim=1)
-        return values, log_sums
+    def _log_mean_in_turn(
+        self, encoded: Tensor, own: Tensor, theta: Parameters, weights: PairWeights | None
+    ) -> Tensor:
+        """Return the log mean of e^f over each event's own theta and those of the next ones."""
+        count = max(1, min(self.shape.candidates, len(theta)))
+        others = [theta.roll(-k, dims=0) for k in range(1, count)]
+        if not others:
+            return own[:, 0]
+        values = self.pairs.log_ratio_in_turn(encoded, torch.stack(others, dim=1))
+        exponents = torch.cat([own, values], dim=1)
+        if weights is None:
+            return exponents.logsumexp(dim=1) - math.log(count)
+        chances = torch.stack([weights.of_theta.roll(-k) for k in range(count)], dim=1)
+        chances = chances.to(exponents).clamp_min(SMALLEST_WEIGHT)
+        return (exponents + chances.log()).logsumexp(dim=1) - chances.sum(dim=1).log()
 
     def log_bound(self, theta: Parameters) -> Tensor:
         """Return inf: no bound is known, (N, p) -> (N,)."""

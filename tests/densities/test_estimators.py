@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mflow_sbi.config import read_config
-from mflow_sbi.densities import SymmetryGroup
+from mflow_sbi.densities import PairNetwork, PairShape, SymmetryGroup
 from mflow_sbi.densities.symmetries import Reflection
 from mflow_sbi.errors import ConfigurationError, MissingReference
 from mflow_sbi.estimating import EstimatorOptions, told_jointly
@@ -19,7 +19,7 @@ from mflow_sbi.interfaces import CondensingSurrogate, EncodedLikelihood, Manifol
 from mflow_sbi.recipes import RECIPES, TrainingResult, load_surrogate, train
 from mflow_sbi.runs import compare_runs, evaluate_run, train_run
 from mflow_sbi.surrogates import TrainedSurrogate
-from mflow_sbi.surrogates.ratio import JointRatio, PairNetwork, PairShape, RatioEstimator
+from mflow_sbi.surrogates.ratio import JointRatio, RatioEstimator
 from mflow_sbi.training import FitSettings, TrainingBatch
 from mflow_sbi.training.classifier_objectives import AlicesLoss, BinaryCrossEntropy
 

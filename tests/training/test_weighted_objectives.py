@@ -13,11 +13,18 @@ import torch
 from torch import Tensor, nn
 
 from mflow_sbi import training
-from mflow_sbi.densities import PairWeights, ResidualRatio, ResidualShape, SymmetryGroup
+from mflow_sbi.densities import (
+    PairNetwork,
+    PairShape,
+    PairWeights,
+    ResidualRatio,
+    ResidualShape,
+    SymmetryGroup,
+)
 from mflow_sbi.errors import TrainingError
 from mflow_sbi.events.weights import theta_weights
 from mflow_sbi.flows import FlowOptions, build_flow
-from mflow_sbi.surrogates.ratio import JointRatio, PairNetwork, PairShape
+from mflow_sbi.surrogates.ratio import JointRatio
 from mflow_sbi.training import Reconstruction, ReconstructionDistance, TrainingBatch
 from mflow_sbi.training.batches import rows_of
 from mflow_sbi.training.classifier_objectives import AlicesLoss, BinaryCrossEntropy
@@ -62,7 +69,7 @@ def _morphing(points: int = 0) -> tuple[Any, nn.Module]:
 
 
 def _residual() -> tuple[Any, nn.Module]:
-    shape = ResidualShape(DIM, 2, 1, 16, 2, statistics=5, points=64)
+    shape = ResidualShape(DIM, 2, 1, 16, 2, 1, candidates=64, points=64)
     group = SymmetryGroup.generated_by([], DIM, 2)
     ratio = ResidualRatio(shape, seed=1).fill(THETA, group).double()
     return SimpleNamespace(ratio=_shaken(ratio)), ratio
