@@ -75,7 +75,7 @@ from mflow_sbi.events import EventSample, Standardizer, read_events
 from mflow_sbi.interfaces import Array
 from mflow_sbi.options import parse_options
 from mflow_sbi.recipes import RECIPES, train
-from mflow_sbi.surrogates import TrainedSurrogate
+from mflow_sbi.surrogates import PseudoInvertibleFlow, TrainedSurrogate
 from mflow_sbi.training import FitSettings, Schedule
 from simulators.__main__ import main as simulate
 
@@ -123,18 +123,28 @@ class Drawn(NamedTuple):
     observed: Array
 
 
+def simulated_events(
+    words: Sequence[str], path: Path, n: int, seed: int, *, noise: float = 0.0
+) -> EventSample:
+    """Return events written by the simulator's command line: surface and theta in the words."""
+    numbers = ["--events", str(n), "--seed", str(seed), "--noise", str(noise)]
+    if simulate([*words, *numbers, "--out", str(path)]) != 0:
+        message = f"the simulator refused {words}"
+        raise RuntimeError(message)
+    return read_events(str(path))
+
+
+PRIOR = ("--theta-prior", "uniform")
+
+
 def draw_events(toy: Toy, size: Size, seed: int, folder: Path) -> Drawn:
     """Return events written by the simulator's command line."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "events.root"
 
     def simulated(n: int, seed: int, noise: float, *theta: str) -> EventSample:
-        numbers = ["--events", str(n), "--seed", str(seed), "--noise", str(noise)]
-        words = [*toy.words, *(theta or ("--theta-prior", "uniform")), *numbers]
-        if simulate([*words, "--out", str(path)]) != 0:
-            message = f"the simulator refused {words}"
-            raise RuntimeError(message)
-        return toy.keep(read_events(str(path)))
+        words = [*toy.words, *(theta or PRIOR)]
+        return toy.keep(simulated_events(words, path, n, seed, noise=noise))
 
     n_sets = size.posteriors * POSTERIOR_EVENTS
     observed = simulated(n_sets + 100, 2000 + seed, toy.noise, "--theta", "0").x[:n_sets]
@@ -214,7 +224,23 @@ def reconstruction_metrics(
     }
 
 
-def measure(kind: str, trained: TrainedSurrogate, toy: Toy, drawn: Drawn, seed: int) -> Metrics:
+def ambient_metrics(
+    trained: TrainedSurrogate, x: Array, theta: Array, rng: np.random.Generator
+) -> Metrics:
+    """Return what the density says of test events, clean and moved, and PIE's projections."""
+    moved = x + OUTLIER_NOISE * rng.standard_normal(x.shape)
+    metrics = {"auc": auc(-trained.log_prob(x, theta), -trained.log_prob(moved, theta))}
+    flow, record = trained.surrogate, trained.record
+    if isinstance(flow, PseudoInvertibleFlow):
+        at = torch.from_numpy(record.parameters.transform(theta)).float()
+        with torch.no_grad():
+            points = flow.project_at(trained.standardise(x), at).double().numpy()
+        error = np.linalg.norm(x - record.observables.inverse(points), axis=1)
+        metrics["re"] = float(np.minimum(error, CLIP).mean())
+    return metrics
+
+
+def measure(trained: TrainedSurrogate, toy: Toy, drawn: Drawn, seed: int) -> Metrics:
     """Return the metrics of one trained surrogate."""
     rng = np.random.default_rng(seed)
     metrics: Metrics = {}
@@ -222,14 +248,14 @@ def measure(kind: str, trained: TrainedSurrogate, toy: Toy, drawn: Drawn, seed: 
     samples, again = trained.sample_counted(theta, seed)
     metrics["dist"] = float(np.minimum(toy.distance(samples), CLIP).mean())
     metrics["failed"] = float(not metrics["dist"] <= FAILED_DISTANCE)
-    if kind == "af":
-        moved = x + OUTLIER_NOISE * rng.standard_normal(x.shape)
-        metrics["auc"] = auc(-trained.log_prob(x, theta), -trained.log_prob(moved, theta))
-    else:
+    if trained.is_manifold:
         metrics |= reconstruction_metrics(trained, toy, x, rng)
+        metrics["redrawn_share"] = again / (again + len(x))
+    else:
+        metrics |= ambient_metrics(trained, x, theta, rng)
+    if trained.surrogate.measure == "manifold":
         clean, at = drawn.clean.x, drawn.clean.require_theta()
         metrics["kl"] = density_gap(trained, toy.known, clean, at)
-        metrics["redrawn_share"] = again / (again + len(x))
     edges = np.linspace(-1, 1, GRID_CELLS + 1)
     grid = 0.5 * (edges[1:] + edges[:-1])
     gaps = posterior_mmd2(trained, toy.known, drawn.observed, grid, seed)
@@ -258,7 +284,7 @@ def measured_or_refused(
         refused = kind == "implicit" and isinstance(error, ChartError)
         return {"refused": 1.0} if refused else {"failed": 1.0}
     try:
-        return spent | measure(kind, trained, toy, drawn, seed)
+        return spent | measure(trained, toy, drawn, seed)
     except MflowSbiError as error:
         terminal.warn(f"{kind}, seed {seed}: {error}")
         return spent | {"failed": 1.0}
