@@ -1,6 +1,8 @@
 """How good posteriors and generated events are, in numbers comparable across recipes."""
 
 from mflow_sbi.evaluation.compare import (
+    EXACT,
+    PRIOR,
     Comparison,
     ComparisonRow,
     ComparisonTable,
@@ -26,6 +28,8 @@ from mflow_sbi.evaluation.ratio_quality import (
 )
 
 __all__ = [
+    "EXACT",
+    "PRIOR",
     "Comparison",
     "ComparisonRow",
     "ComparisonTable",
