@@ -11,20 +11,27 @@ from typing import Annotated, Any
 import typer
 
 from mflow_sbi import __version__
-from mflow_sbi.analysis import AnalysisConfig, read_analysis
+from mflow_sbi.analysis_config import AnalysisConfig, read_analysis
 from mflow_sbi.config import read_config
 from mflow_sbi.console import Terminal
-from mflow_sbi.errors import MflowSbiError
+from mflow_sbi.errors import ConfigurationError, MflowSbiError
 from mflow_sbi.events import inspect_file
 from mflow_sbi.inference import diagnostics_of
 from mflow_sbi.quickstart import QuickstartSettings, quickstart
-from mflow_sbi.run_statistics import (
+from mflow_sbi.run_calibration import (
     CALIBRATION_HEADER,
-    INTERVALS_HEADER,
     CalibrationSettings,
     calibrate_run,
-    intervals_of_run,
+    recalibrate_run,
 )
+from mflow_sbi.run_expected import (
+    EXPECTED_HEADER,
+    INFORMATION_HEADER,
+    ExpectedSettings,
+    expected_run,
+)
+from mflow_sbi.run_intervals import INTERVALS_HEADER, intervals_of_run
+from mflow_sbi.run_prediction import PREDICTION_HEADER, predict_run
 from mflow_sbi.runs import (
     SUMMARY_HEADER,
     ObservationPolicy,
@@ -34,6 +41,7 @@ from mflow_sbi.runs import (
     summary_cells,
     train_run,
 )
+from mflow_sbi.trained_runs import output_folder
 
 __all__ = ["app", "main"]
 
@@ -49,6 +57,14 @@ _UsageError: Any = typer.BadParameter.__bases__[0]
 NOT_CONVERGED = 3
 
 RunFolder = Annotated[Path, typer.Argument(help="Run folder, runs/NAME.")]
+RunFolders = Annotated[
+    list[Path],
+    typer.Argument(help="Run folder, runs/NAME; several, trained alike, are an ensemble."),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option(help="Folder of the results; for several runs or observations to be named."),
+]
 Observed = Annotated[list[str], typer.Option(help="ROOT file(s) of observed events.")]
 Analysis = Annotated[
     Path | None,
@@ -108,7 +124,7 @@ def _analysis(path: Path | None) -> AnalysisConfig | None:
 
 @app.command()
 def infer(
-    run: RunFolder,
+    runs: RunFolders,
     observed: Observed,
     *,
     analysis: Analysis = None,
@@ -117,56 +133,156 @@ def infer(
     resume: Annotated[
         bool, typer.Option("--resume", help="Keep emcee's chain, and go on from it.")
     ] = False,
+    recalibrated: Annotated[
+        bool, typer.Option("--recalibrated", help="Apply what calibrate --recalibrate fitted.")
+    ] = False,
+    output: Output = None,
 ) -> None:
     """Sample the posterior given observed events: posterior.nc, corner plot, intervals."""
-    terminal = Terminal()
-    policy = ObservationPolicy(exclude=exclude_outside, refuse=strict)
+    terminal, settings = Terminal(), _analysis(analysis)
+    folder = output_folder(runs, output, settings)
     posterior = infer_run(
-        run,
+        runs,
         observed,
         terminal,
-        analysis=_analysis(analysis),
-        policy=policy,
-        chain_file=run / "chain.h5" if resume else None,
+        analysis=settings,
+        policy=ObservationPolicy(exclude=exclude_outside, refuse=strict),
+        output=folder,
+        resume=resume,
+        apply_recalibration=recalibrated,
     )
     terminal.table("posterior", SUMMARY_HEADER, summary_cells(posterior))
-    terminal.say(f"draws: {run / 'posterior.nc'}")
+    terminal.say(f"draws: {folder / 'posterior.nc'}")
     if not diagnostics_of(posterior).converged:
         raise typer.Exit(code=NOT_CONVERGED)
 
 
 @app.command()
 def intervals(
-    run: RunFolder,
+    runs: RunFolders,
     observed: Observed,
     *,
     analysis: Analysis = None,
     exclude_outside: ExcludeOutside = False,
     strict: Strict = False,
+    output: Output = None,
 ) -> None:
     """Maximise the likelihood of observed events; confidence intervals by MINOS and profiles."""
-    terminal = Terminal()
+    terminal, settings = Terminal(), _analysis(analysis)
+    folder = output_folder(runs, output, settings)
     policy = ObservationPolicy(exclude=exclude_outside, refuse=strict)
-    found = intervals_of_run(run, observed, terminal, analysis=_analysis(analysis), policy=policy)
+    found = intervals_of_run(
+        runs, observed, terminal, analysis=settings, policy=policy, output=folder
+    )
     terminal.table("confidence intervals", INTERVALS_HEADER, found.rows())
-    terminal.say(f"written: {run / 'intervals.json'}")
+    terminal.say(f"written: {folder / 'intervals.json'}")
+
+
+@app.command()
+def predict(
+    runs: RunFolders,
+    observed: Observed,
+    *,
+    simulated: Annotated[
+        list[str] | None,
+        typer.Option(help="ROOT file(s) of simulated events to predict from; default: the run."),
+    ] = None,
+    exclude_outside: ExcludeOutside = False,
+    strict: Strict = False,
+    sets: Annotated[int, typer.Option(min=19, help="Predicted sets.")] = 400,
+    output: Output = None,
+) -> None:
+    """Compare observed events with those that the posterior predicts: p-values, a figure."""
+    terminal, folder = Terminal(), output_folder(runs, output)
+    found = predict_run(
+        runs,
+        observed,
+        terminal,
+        simulated_paths=simulated,
+        policy=ObservationPolicy(exclude=exclude_outside, refuse=strict),
+        output=folder,
+        n_replicas=sets,
+    )
+    terminal.table(f"predicted by {found.source}", PREDICTION_HEADER, found.rows())
+    terminal.say(found.check.statement)
+    terminal.say(f"written: {folder / 'predictive.json'}")
+    if not found.converged:
+        terminal.warn("the posterior has NOT CONVERGED: its predictions must not be used")
+        raise typer.Exit(code=NOT_CONVERGED)
+
+
+@app.command()
+def expected(
+    run: RunFolder,
+    theta: Annotated[str, typer.Option(help="Where data are expected, e.g. 0,0.")],
+    luminosity: Annotated[list[float], typer.Option(help="fb^-1; may be given several times.")],
+    *,
+    simulated: Annotated[
+        list[str] | None,
+        typer.Option(help="ROOT file(s) of simulated events to weight; default: the run's own."),
+    ] = None,
+    events: Annotated[int, typer.Option(min=100, help="Events that stand for data.")] = 5_000,
+    analysis: Analysis = None,
+    output: Output = None,
+) -> None:
+    """Tell which intervals to expect at a luminosity, and the Fisher information."""
+    terminal, settings = Terminal(), _analysis(analysis)
+    folder = output_folder(run, output, settings)
+    found = expected_run(
+        run,
+        ExpectedSettings(_numbers(theta), tuple(luminosity), events),
+        terminal,
+        analysis=settings,
+        simulated_paths=simulated,
+        output=folder,
+    )
+    terminal.table(f"expected intervals at {theta}", EXPECTED_HEADER, found.rows())
+    rows = found.information_rows()
+    terminal.table(f"Fisher information at {theta}", INFORMATION_HEADER, rows)
+    terminal.say(f"written: {folder / 'expected.json'}")
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        message = f"theta: expected numbers with commas between them, e.g. 0,0.5, got {text!r}"
+        raise ConfigurationError(message) from error
 
 
 @app.command()
 def calibrate(
-    run: RunFolder,
+    runs: RunFolders,
     test: Annotated[list[str], typer.Option(help="ROOT file(s) of test events, theta ~ prior.")],
     *,
     sets: Annotated[int, typer.Option(min=1, help="Sets of events.")] = 500,
     events: Annotated[int, typer.Option(min=1, help="Events per set.")] = 20,
     analysis: Analysis = None,
+    recalibrate: Annotated[
+        bool,
+        typer.Option(
+            "--recalibrate", help="Fit a temperature on half of the sets, test the rest."
+        ),
+    ] = False,
+    output: Output = None,
 ) -> None:
     """Test posteriors of many sets of events: ranks, coverage; calibration.json, a figure."""
-    terminal = Terminal()
-    settings = CalibrationSettings(sets, events)
-    found = calibrate_run(run, test, terminal, settings=settings, analysis=_analysis(analysis))
-    terminal.table("calibration", CALIBRATION_HEADER, found.rows())
-    terminal.say(f"written: {run / 'calibration.json'}")
+    terminal, settings = Terminal(), _analysis(analysis)
+    folder = output_folder(runs, output, settings)
+    drawn, file = CalibrationSettings(sets, events), "calibration.json"
+    if recalibrate:
+        mended = recalibrate_run(
+            runs, test, terminal, settings=drawn, analysis=settings, output=folder
+        )
+        rows, file = mended.rows(), "recalibration.json"
+        terminal.say(mended.recalibration.temperature.statement)
+        terminal.say(mended.recalibration.levels.statement)
+    else:
+        rows = calibrate_run(
+            runs, test, terminal, settings=drawn, analysis=settings, output=folder
+        ).rows()
+    terminal.table("calibration", CALIBRATION_HEADER, rows)
+    terminal.say(f"written: {folder / file}")
 
 
 @app.command()

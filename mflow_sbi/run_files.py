@@ -1,6 +1,7 @@
 """The files of a run folder, and events read the way a run needs them.
 
 runs/<name>/  config.json  surrogate/  history.csv  metrics.json  posterior.nc  figures/
+              intervals.json  calibration.json  recalibration.json  predictive.json  expected.json
 """
 
 import csv
@@ -21,12 +22,16 @@ from mflow_sbi.interfaces import Reporter
 __all__ = [
     "CHECKPOINT",
     "CONFIG",
+    "FAILURE",
     "HISTORY",
     "METRICS",
     "POSTERIOR",
+    "TRAINING",
+    "RECALIBRATION",
     "file_digests",
     "history_csv",
     "read_history",
+    "read_json",
     "read_like_training",
     "read_run_config",
     "read_with_progress",
@@ -36,9 +41,12 @@ __all__ = [
 
 CHECKPOINT = "checkpoint"
 CONFIG = "config.json"
+FAILURE = "failure.json"
 HISTORY = "history.csv"
 METRICS = "metrics.json"
 POSTERIOR = "posterior.nc"
+TRAINING = "training.json"
+RECALIBRATION = "recalibration.json"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -55,11 +63,16 @@ def read_with_progress(
     reporter: Reporter,
     observables: Sequence[str | Observable] | None,
     selection: str | None,
+    min_events: int = 1,
 ) -> EventSample:
     """Read events with a progress bar and tell how many were dropped."""
     with reporter.task(title) as progress:
         sample = read_events(
-            paths, observables=observables, selection=selection, progress=progress
+            paths,
+            observables=observables,
+            selection=selection,
+            min_events=min_events,
+            progress=progress,
         )
     for reason, n in (sample.report.dropped if sample.report else {}).items():
         if n:
@@ -73,6 +86,7 @@ def read_like_training(
     paths: str | Sequence[str],
     title: str,
     reporter: Reporter,
+    min_events: int = 1,
 ) -> EventSample:
     """Read events as those of the training: same observables, selection and parameters.
 
@@ -80,7 +94,9 @@ def read_like_training(
         EventDataError: weighted events.
         MetadataError: events at other parameters, or parameters of another meaning.
     """
-    sample = read_with_progress(paths, title, reporter, trained.observables, config.selection)
+    sample = read_with_progress(
+        paths, title, reporter, trained.observables, config.selection, min_events
+    )
     sample.require_unweighted()
     declared, expected = (_meaning(m) for m in (sample.metadata, trained))
     clash = any(
@@ -110,7 +126,7 @@ def _meaning(metadata: EventMetadata) -> list[tuple[str, str, str]]:
     return [(p.name, p.unit, p.description) for p in metadata.parameters]
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     """Return the JSON object in a file of a run folder.
 
     Raises:
@@ -138,7 +154,7 @@ def read_run_config(folder: Path) -> RunConfig:
         known = sorted(p.parent.name for p in folder.parent.glob(f"*/{CONFIG}"))
         message = f"{folder}: expected a run folder with {CONFIG}; runs beside it: {known}"
         raise RunFolderError(message)
-    return parse_config(_read_json(path), str(path))
+    return parse_config(read_json(path), str(path))
 
 
 def history_csv(rows: Sequence[Mapping[str, object]]) -> str:
@@ -170,7 +186,7 @@ def stored_surface(folder: Path) -> SurfaceMetrics:
     path = folder / METRICS
     if not path.is_file():
         return SurfaceMetrics()
-    metrics = _read_json(path)
+    metrics = read_json(path)
     missing = {"closure_generated", "reconstruction_error"} - set(metrics)
     if missing:
         message = f"{path}: no {sorted(missing)} in it; evaluate the run again"

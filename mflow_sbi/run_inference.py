@@ -1,25 +1,13 @@
-"""Posteriors of a trained run given observed events, each event first looked at.
+"""Posteriors of trained runs given observed events: draws, a corner plot, a table."""
 
-Every observed event gets its place among the training events: reconstruction error and log density
-as percentiles.  Events outside are told; they are excluded or refused only on request.
-"""
-
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mflow_sbi import plots
-from mflow_sbi.analysis import AnalysisConfig, StatisticalModel, build_model
-from mflow_sbi.config import RunConfig
-from mflow_sbi.errors import ConfigurationError, RunFolderError
-from mflow_sbi.events import EventSample
-from mflow_sbi.geometry import PLACEMENT_HEADER, REFERENCE, Placement, load_reference, place
+from mflow_sbi.analysis import AnalysisConfig
+from mflow_sbi.errors import ConfigurationError
 from mflow_sbi.inference import (
-    CachedLikelihood,
     EmceeSampler,
     InferenceData,
     RecordedPrior,
@@ -28,138 +16,24 @@ from mflow_sbi.inference import (
     sample_posterior,
     save_posterior,
     summarise,
-    truth_of,
     verdict_on,
 )
-from mflow_sbi.interfaces import Array, Likelihood, Quiet, Reporter
-from mflow_sbi.recipes import load_surrogate
-from mflow_sbi.run_files import POSTERIOR, file_digests, read_like_training, read_run_config
-from mflow_sbi.surrogates import TrainedSurrogate
+from mflow_sbi.interfaces import Likelihood, Quiet, Reporter
+from mflow_sbi.run_files import POSTERIOR, file_digests
+from mflow_sbi.run_observation import ObservationPolicy, Observed, observe
+from mflow_sbi.run_recalibration import read_recalibration, recalibrated
+from mflow_sbi.trained_runs import Folders, output_folder
 
 __all__ = [
+    "CHAIN",
     "SUMMARY_HEADER",
     "ObservationPolicy",
-    "ObservedRun",
     "infer_run",
     "infer_with",
-    "observe",
     "summary_cells",
 ]
 
-
-@dataclass(frozen=True)
-class ObservationPolicy:
-    """What to do with observed events outside the training events.  By default they are told.
-
-    Args:
-        exclude: leave them out.
-        refuse: stop.
-        level: p-value below which an event is outside.
-    """
-
-    exclude: bool = False
-    refuse: bool = False
-    level: float = 1e-3
-
-
-@dataclass(frozen=True, eq=False)
-class ObservedRun:
-    """A trained run, observed events, and the statistical model of both.
-
-    Args:
-        config: of the run.
-        surrogate: trained.
-        observed: the events that are used.
-        model: likelihood, prior and sampler.
-        placement: of all events that were read; None if the run keeps no reference.
-    """
-
-    config: RunConfig
-    surrogate: TrainedSurrogate
-    observed: EventSample
-    model: StatisticalModel
-    placement: Placement | None
-
-    @property
-    def truth(self) -> Array | None:
-        """Parameters of interest behind the observed events, if the files tell one point, (q,)."""
-        truth, every = truth_of(self.observed), list(self.surrogate.parameter_names)
-        if truth is None:
-            return None
-        return np.array([truth[every.index(name)] for name in self.model.parameters_of_interest])
-
-    @property
-    def labels(self) -> list[str]:
-        """Axis labels of the parameters of interest, with units."""
-        known = {p.name: p for p in self.surrogate.record.metadata.parameters}
-        return [plots.parameter_label(known[name]) for name in self.model.parameters_of_interest]
-
-    @property
-    def records(self) -> dict[str, Any]:
-        """Return what an artefact says of where it came from."""
-        excluded = 0 if self.placement is None else len(self.placement.kept) - len(self.observed)
-        return {
-            "recipe": self.config.recipe,
-            "config": json.loads(self.config.to_json()),
-            "surrogate": self.surrogate.record.to_dict()["digests"],
-            "observed_digest": self.observed.digest,
-            "events_excluded": excluded,
-        }
-
-
-def observe(
-    folder: Path,
-    observed_paths: str | Sequence[str],
-    reporter: Reporter,
-    analysis: AnalysisConfig | None = None,
-    policy: ObservationPolicy | None = None,
-) -> ObservedRun:
-    """Read observed events for a trained run, place them, and build the statistical model.
-
-    Raises:
-        OffManifoldError: events outside, and the policy is to refuse them.
-        ConfigurationError: an analysis that does not fit the run.
-    """
-    config, surrogate = read_run_config(folder), load_surrogate(folder)
-    trained = surrogate.record.metadata
-    observed = read_like_training(
-        trained, config, observed_paths, "reading observed events", reporter
-    )
-    policy = policy or ObservationPolicy()
-    placement = _placed(folder, surrogate, observed, policy, reporter)
-    if placement is not None and policy.exclude and placement.outside.any():
-        observed = observed.take(np.flatnonzero(placement.kept))
-        reporter.warn(f"{int(placement.outside.sum())} events are excluded")
-    events = CachedLikelihood(surrogate, observed.x)
-    prior = config.prior.build(tuple(surrogate.parameter_names))
-    analysis = analysis or AnalysisConfig()
-    model = build_model(events, trained, analysis, prior, config.mcmc.build())
-    return ObservedRun(config, surrogate, observed, model, placement)
-
-
-def _placed(
-    folder: Path,
-    surrogate: TrainedSurrogate,
-    observed: EventSample,
-    policy: ObservationPolicy,
-    reporter: Reporter,
-) -> Placement | None:
-    """Return where the events lie among the training events, and tell those outside."""
-    if not (folder / "surrogate" / REFERENCE).is_file():
-        if policy.exclude or policy.refuse:
-            message = (
-                f"{folder}: keeps no {REFERENCE} to compare observed events with; train it again"
-            )
-            raise RunFolderError(message)
-        return None
-    reference = load_reference(folder / "surrogate")
-    placement = place(surrogate, reference, observed.x, policy.level)
-    if placement.outside.any():
-        reporter.warn(placement.statement)
-        reporter.table("observed events outside", PLACEMENT_HEADER, placement.rows())
-    if policy.refuse:
-        placement.require_inside()
-    return placement
+CHAIN = "chain.h5"
 
 
 def infer_with(
@@ -202,45 +76,68 @@ def infer_with(
 
 
 def infer_run(
-    folder: Path,
+    folders: Folders,
     observed_paths: str | Sequence[str],
     reporter: Reporter | None = None,
     *,
     analysis: AnalysisConfig | None = None,
     policy: ObservationPolicy | None = None,
-    chain_file: Path | None = None,
+    output: Path | None = None,
+    resume: bool = False,
+    apply_recalibration: bool = False,
 ) -> InferenceData:
     """Sample the posterior given observed events; writes `posterior.nc` and a corner plot.
 
     Args:
-        folder: of the trained run.
+        folders: of the trained run, or of the members of an ensemble.
         observed_paths: event files.
         reporter: told about progress and about events outside.
-        analysis: rate, background, nuisances, prior, sampler; shape only by default.
+        analysis: rate, background, nuisances, prior, sampler, further observations; shape only by
+            default.
         policy: what to do with events outside the training events.
-        chain_file: where emcee keeps its steps, and goes on from; none by default.
+        output: folder of the results; the run's own by default.
+        resume: whether emcee keeps its steps there (`chain.h5`), and goes on from them.
+        apply_recalibration: whether to divide the log likelihood by the temperature in the
+            folder's `recalibration.json`; said in the posterior's attributes.
+
+    Raises:
+        ConfigurationError: an analysis that does not fit, or no `output` for several runs or
+            observations.
+        RunFolderError: no such run, or no recalibration.
     """
-    reporter = reporter or Quiet()
-    run = observe(folder, observed_paths, reporter, analysis, policy)
-    title, model = run.config.shown_title, run.model
-    records = {**run.records, "observed_files": file_digests(observed_paths)}
-    if analysis is not None:
+    reporter, analysis = reporter or Quiet(), analysis or AnalysisConfig()
+    folder = output_folder(folders, output, analysis)
+    run = observe(folders, observed_paths, reporter, analysis, policy)
+    model, records = run.model, {**run.records, "observed_files": file_digests(observed_paths)}
+    if analysis != AnalysisConfig():
         records["analysis"] = analysis.model_dump(mode="json", by_alias=True)
+    if apply_recalibration:
+        recalibration = read_recalibration(folder)
+        model, cautions = recalibrated(run, analysis, recalibration)
+        records["recalibration"] = {**recalibration.to_dict(), "cautions": cautions}
+        for statement in recalibration.statements:
+            reporter.say(statement)
+        if cautions:
+            reporter.warn(f"recalibration: this observation has {', '.join(cautions)}")
     posterior = infer_with(
         model.likelihood,
         model.prior,
         model.sampler,
-        run.config.seed,
+        run.main.runs[0].config.seed,
         folder / POSTERIOR,
-        title,
+        run.title,
         reporter,
         records,
-        chain_file,
+        folder / CHAIN if resume else None,
     )
-    draws = {title: draws_of(posterior, model.parameters_of_interest)}
+    _draw(run, posterior, folder)
+    return posterior
+
+
+def _draw(run: Observed, posterior: InferenceData, folder: Path) -> None:
+    draws = {run.title: draws_of(posterior, run.model.parameters_of_interest)}
     figure = plots.corner_plot(draws, None, run.truth, run.labels)
     plots.save_figure(figure, folder / "figures" / "posterior.png")
-    return posterior
 
 
 SUMMARY_HEADER = ("parameter", "mean", "width", "68% interval", "95% interval")

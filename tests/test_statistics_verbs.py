@@ -125,14 +125,14 @@ def test_calibration_counts_events_where_there_is_a_luminosity(run, tmp_path):
 def test_events_unlike_the_training_events_are_told_left_out_or_refused(
     run, tmp_path, monkeypatch
 ):
-    from mflow_sbi import run_inference
+    from mflow_sbi import run_observation
 
     sample = read_events(str(OBSERVED))
     x = sample.x.copy()
     x[3] *= 40.0  # far above all energies of the training
     strange = sample.take(np.arange(len(sample)))
     object.__setattr__(strange, "x", x)
-    monkeypatch.setattr(run_inference, "read_like_training", lambda *a: strange)
+    monkeypatch.setattr(run_observation, "read_like_training", lambda *a, **k: strange)
     grid = _analysis(tmp_path, "{sampler: {kind: grid}}")
     words = ("infer", run, "--observed", OBSERVED, "--analysis", grid)
     assert "1 of 20 observed events lie outside" in " ".join(_invoke(*words).split())

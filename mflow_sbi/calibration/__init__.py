@@ -5,6 +5,7 @@ from mflow_sbi.calibration.drawing import (
     DrawnSets,
     draw_counted_sets,
     draw_sets,
+    draw_sets_at,
     group_counted_sets,
     group_sets,
 )
@@ -15,6 +16,9 @@ from mflow_sbi.calibration.ensembles import (
     ensemble_likelihood,
     ensemble_sets,
     ensemble_spread,
+    mean_spread,
+    members_posteriors,
+    require_one_measure,
 )
 from mflow_sbi.calibration.local_test import LocalTest, TestResult, fit_local_test
 from mflow_sbi.calibration.posteriors import GridSettings, SetPosteriors, posteriors_of_sets
@@ -94,6 +98,7 @@ __all__ = [
     "draw_counted_sets",
     "draw_replicas",
     "draw_sets",
+    "draw_sets_at",
     "ensemble_likelihood",
     "ensemble_sets",
     "ensemble_spread",
@@ -104,12 +109,15 @@ __all__ = [
     "group_sets",
     "informed_references",
     "learned_sets",
+    "mean_spread",
+    "members_posteriors",
     "posteriors_of_sets",
     "predictive_check",
     "rank_histogram",
     "ranks_of",
     "ranks_of_draws",
     "recalibration_from_dict",
+    "require_one_measure",
     "sample_sets",
     "tarp",
     "uniformity",

@@ -33,6 +33,7 @@ __all__ = [
     "DrawnSets",
     "draw_counted_sets",
     "draw_sets",
+    "draw_sets_at",
     "group_counted_sets",
     "group_sets",
 ]
@@ -101,13 +102,14 @@ class DrawnSets:
             [components[rows] for rows in self.members],
             np.array(morphing.cross_section),
         )
-        return self._with_rate(sets)
+        return self.with_rate(sets)
 
     def learned(self, surrogate: EncodedLikelihood) -> LikelihoodOfSets:
         """Return the learned likelihood of the sets, with the rate where sizes were drawn."""
-        return self._with_rate(learned_sets(surrogate, self.events))
+        return self.with_rate(learned_sets(surrogate, self.events))
 
-    def _with_rate(self, sets: LikelihoodOfSets) -> LikelihoodOfSets:
+    def with_rate(self, sets: LikelihoodOfSets) -> LikelihoodOfSets:
+        """Return likelihoods of the shapes of these sets, with the rate where sizes were drawn."""
         if self.expected is None:
             return sets
         return RateSets(sets, self.sizes.tolist(), self.expected)
@@ -133,6 +135,20 @@ def draw_sets(
     _require_positive(n_sets, n_events)
     theta = prior.sample(n_sets, rng)
     return _drawn(pool, theta, np.full(n_sets, n_events), rng)
+
+
+def draw_sets_at(
+    pool: EventSample,
+    theta: Array,
+    sizes: Sequence[int] | NDArray[np.int64],
+    rng: np.random.Generator,
+) -> DrawnSets:
+    """Return a set of so many events at each theta, (S, p), by morphing weights.
+
+    Arguments and errors are those of `draw_sets`.
+    """
+    _require_positive(len(theta), 1)
+    return _drawn(pool, theta, np.asarray(sizes, dtype=np.int64), rng)
 
 
 def draw_counted_sets(

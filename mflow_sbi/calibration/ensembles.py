@@ -18,8 +18,9 @@ References:
       section 3.3: ensembles average posteriors
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from scipy.special import logsumexp, softmax
@@ -28,6 +29,8 @@ from mflow_sbi.calibration.posteriors import SetPosteriors, posteriors_of_sets
 from mflow_sbi.calibration.sets import LikelihoodOfSets, SeparateSets, learned_sets
 from mflow_sbi.errors import ConfigurationError, LikelihoodError, ShapeError
 from mflow_sbi.inference import CachedLikelihood, GridPosterior
+from mflow_sbi.inference.composite import Composite, ranges_of
+from mflow_sbi.inference.likelihood import ObservedData
 from mflow_sbi.inference.priors import RecordedPrior
 from mflow_sbi.interfaces import (
     Array,
@@ -43,10 +46,13 @@ __all__ = [
     "ensemble_likelihood",
     "ensemble_sets",
     "ensemble_spread",
+    "mean_spread",
+    "members_posteriors",
+    "require_one_measure",
 ]
 
 
-class EnsembleLikelihood:
+class EnsembleLikelihood(Composite):
     r"""log L(theta) = logsumexp_k [log w_k + log L_k(theta)] - logsumexp_k log w_k of one set.
 
     Args:
@@ -58,11 +64,15 @@ class EnsembleLikelihood:
         ShapeError: members of other parameters or numbers of events, or other weights.
     """
 
-    def __init__(self, members: Sequence[Likelihood], log_weights: Array | None = None) -> None:
+    def __init__(
+        self, members: Sequence[Likelihood], log_weights: Sequence[float] | Array | None = None
+    ) -> None:
         _require_members(members)
         _require_common("numbers of events", [member.n_events for member in members])
         self.members = tuple(members)
         self.log_weights = _normalised(log_weights, (len(self.members),))
+        super().__init__(members[0].parameter_names, members[:1])
+        self._ranges = ranges_of(self._names, members)
 
     @classmethod
     def of_equal_evidence(
@@ -74,27 +84,30 @@ class EnsembleLikelihood:
             ConfigurationError: no members, or more than three parameters.
         """
         _require_members(members)
-        posteriors = posteriors_of_sets(SeparateSets(members), prior)
-        return cls(members, -_log_evidences(posteriors))
-
-    @property
-    def parameter_names(self) -> Sequence[str]:
-        """Names of the p parameters."""
-        return self.members[0].parameter_names
+        return cls(members, [-one.log_evidence for one in members_posteriors(members, prior)])
 
     @property
     def n_events(self) -> int:
         """Number of observed events."""
         return self.members[0].n_events
 
+    @property
+    def observed(self) -> Mapping[str, Array]:
+        """The observed events, if the members show them."""
+        return self.members[0].observed if isinstance(self.members[0], ObservedData) else {}
+
     def of_members(self, theta: Array) -> Array:
         """Return log w_k + log L_k, weights normalised, (M, p) -> (K, M)."""
         values = np.stack([member(theta) for member in self.members])
         return values + self.log_weights[:, None]
 
+    def shares(self, theta: Array) -> Array:
+        """Return each member's share of the mixture, sum_k = 1, (M, p) -> (K, M)."""
+        return softmax(self.of_members(theta), axis=0)
+
     def __call__(self, theta: Array) -> Array:
         """Return log L, (M, p) -> (M,)."""
-        return _mixed(self.of_members(theta))
+        return _mixed(self.of_members(self._counted(theta)))
 
     def value_and_gradient(self, theta: Array) -> tuple[Array, Array]:
         """Return log L and its gradient, (M, p) -> (M,), (M, p).
@@ -104,6 +117,7 @@ class EnsembleLikelihood:
         Raises:
             LikelihoodError: a member without gradient.
         """
+        self._counted(theta)
         values, slopes = [], []
         for k, member in enumerate(self.members):
             if not isinstance(member, DifferentiableLikelihood):
@@ -204,6 +218,20 @@ class EnsembleSpread:
         table = zip(self.parameter_names, self.mean, self.within, self.between, strict=True)
         return [(name, f"{m:+.3f}", f"{w:.3f}", f"{b:.3f}") for name, m, w, b in table]
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON-ready values."""
+        return asdict(self)
+
+
+def members_posteriors(members: Sequence[Likelihood], prior: RecordedPrior) -> list[GridPosterior]:
+    """Return the posterior of each member; log w_k = -log evidence makes them weigh the same.
+
+    Raises:
+        ConfigurationError: no members, or more than three parameters.
+    """
+    _require_members(members)
+    return list(posteriors_of_sets(SeparateSets(members), prior))
+
 
 def ensemble_spread(posteriors: Sequence[GridPosterior]) -> EnsembleSpread:
     """Return how much the members' posteriors of one set disagree.
@@ -224,6 +252,28 @@ def ensemble_spread(posteriors: Sequence[GridPosterior]) -> EnsembleSpread:
     )
 
 
+def mean_spread(posteriors: Sequence[Sequence[GridPosterior]]) -> EnsembleSpread:
+    """Return how much members disagree on S sets: means, and root mean squares of both spreads.
+
+    Args:
+        posteriors: of every member, of the same sets, K of S.
+
+    Raises:
+        ConfigurationError: fewer than two members.
+    """
+    each = [ensemble_spread(one) for one in zip(*posteriors, strict=True)]
+
+    def rms(values: list[tuple[float, ...]]) -> tuple[float, ...]:
+        return tuple(np.sqrt(np.square(values).mean(axis=0)).tolist())
+
+    return EnsembleSpread(
+        each[0].parameter_names,
+        tuple(np.mean([one.mean for one in each], axis=0).tolist()),
+        rms([one.within for one in each]),
+        rms([one.between for one in each]),
+    )
+
+
 def ensemble_likelihood(
     surrogates: Sequence[EncodedLikelihood], x_observed: Array, prior: RecordedPrior
 ) -> EnsembleLikelihood:
@@ -238,7 +288,7 @@ def ensemble_likelihood(
         ConfigurationError: none, of different measures, or of more than three parameters.
         ShapeError: surrogates of other parameters.
     """
-    _require_one_measure(surrogates)
+    require_one_measure(surrogates)
     members = [CachedLikelihood(surrogate, x_observed) for surrogate in surrogates]
     return EnsembleLikelihood.of_equal_evidence(members, prior)
 
@@ -250,7 +300,7 @@ def ensemble_sets(
 
     Arguments and errors are those of `ensemble_likelihood`.
     """
-    _require_one_measure(surrogates)
+    require_one_measure(surrogates)
     posteriors = [posteriors_of_sets(learned_sets(one, sets), prior) for one in surrogates]
     return EnsembleSets.of_equal_evidence(posteriors)
 
@@ -264,7 +314,7 @@ def _log_evidences(posteriors: SetPosteriors) -> Array:
     return np.array([posterior.log_evidence for posterior in posteriors])
 
 
-def _normalised(log_weights: Array | None, shape: tuple[int, ...]) -> Array:
+def _normalised(log_weights: Sequence[float] | Array | None, shape: tuple[int, ...]) -> Array:
     """Return log weights that sum to one over the members, (K,) or (K, S)."""
     given = np.zeros(shape) if log_weights is None else np.asarray(log_weights, dtype=np.float64)
     if given.shape != shape:
@@ -289,8 +339,12 @@ def _require_common(what: str, values: Sequence[object]) -> None:
         raise ShapeError(message)
 
 
-def _require_one_measure(surrogates: Sequence[EncodedLikelihood]) -> None:
-    """Refuse densities of different measures; ratio estimators have none."""
+def require_one_measure(surrogates: Sequence[EncodedLikelihood]) -> None:
+    """Refuse densities of different measures; ratio estimators have none.
+
+    Raises:
+        ConfigurationError: the message names the measures.
+    """
     modules = [getattr(surrogate, "surrogate", surrogate) for surrogate in surrogates]
     measures = {getattr(module, "measure", "none") for module in modules} - {"none"}
     if len(measures) > 1:

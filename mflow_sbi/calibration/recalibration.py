@@ -34,6 +34,8 @@ from mflow_sbi.calibration.posteriors import (
 from mflow_sbi.calibration.sets import LikelihoodOfSets
 from mflow_sbi.errors import ConfigurationError, EventDataError, LikelihoodError, SamplingError
 from mflow_sbi.inference import Grid
+from mflow_sbi.inference.composite import Composite
+from mflow_sbi.inference.likelihood import ObservedData
 from mflow_sbi.inference.priors import RecordedPrior
 from mflow_sbi.interfaces import Array, DifferentiableLikelihood, Likelihood
 
@@ -54,7 +56,7 @@ _MAX_ROUNDS = 16
 _ROUNDING = 1e-9
 
 
-class TemperedLikelihood:
+class TemperedLikelihood(Composite):
     """log L(theta) / T.
 
     Args:
@@ -63,22 +65,23 @@ class TemperedLikelihood:
     """
 
     def __init__(self, likelihood: Likelihood, temperature: float) -> None:
+        super().__init__(likelihood.parameter_names, (likelihood,))
         self.likelihood = likelihood
         self.temperature = _positive(temperature)
-
-    @property
-    def parameter_names(self) -> Sequence[str]:
-        """Names of the p parameters."""
-        return self.likelihood.parameter_names
 
     @property
     def n_events(self) -> int:
         """Number of observed events."""
         return self.likelihood.n_events
 
+    @property
+    def observed(self) -> Mapping[str, Array]:
+        """The observed events, if the likelihood shows them."""
+        return self.likelihood.observed if isinstance(self.likelihood, ObservedData) else {}
+
     def __call__(self, theta: Array) -> Array:
         """Return log L / T, (M, p) -> (M,)."""
-        return self.likelihood(theta) / self.temperature
+        return self.likelihood(self._counted(theta)) / self.temperature
 
     def value_and_gradient(self, theta: Array) -> tuple[Array, Array]:
         """Return log L / T and its gradient, (M, p) -> (M,), (M, p).
@@ -89,7 +92,7 @@ class TemperedLikelihood:
         if not isinstance(self.likelihood, DifferentiableLikelihood):
             message = "the tempered likelihood has no gradient; sample without gradients"
             raise LikelihoodError(message)
-        values, slopes = self.likelihood.value_and_gradient(theta)
+        values, slopes = self.likelihood.value_and_gradient(self._counted(theta))
         return values / self.temperature, slopes / self.temperature
 
 

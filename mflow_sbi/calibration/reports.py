@@ -96,6 +96,15 @@ class Coverage:
     high: float
     p_value: float
 
+    @property
+    def row(self) -> tuple[str, str, str]:
+        """Return a line of text: what, measured, p."""
+        return (
+            f"coverage of {self.level:.0%}",
+            f"{self.share:.1%} [{self.low:.1%}, {self.high:.1%}]",
+            f"{self.p_value:.3f}",
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class CoverageCurve:
@@ -148,15 +157,7 @@ class CalibrationReport:
             (f"ranks of {test.quantity}", f"KS {test.distance:.3f}", f"{test.p_value:.3f}")
             for test in self.uniformity
         ]
-        regions = [
-            (
-                f"coverage of {one.level:.0%}",
-                f"{one.share:.1%} [{one.low:.1%}, {one.high:.1%}]",
-                f"{one.p_value:.3f}",
-            )
-            for one in self.coverage
-        ]
-        return tests + regions
+        return tests + [one.row for one in self.coverage]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON-ready values."""

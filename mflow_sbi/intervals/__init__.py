@@ -11,6 +11,7 @@ from mflow_sbi.intervals.expected import (
 from mflow_sbi.intervals.fisher import (
     FisherInformation,
     hessian_information,
+    learned_curvatures,
     learned_scores,
     rate_information,
     score_information,
@@ -22,6 +23,7 @@ from mflow_sbi.intervals.pools import EventPool
 from mflow_sbi.intervals.profiles import ProfileScan, profile
 from mflow_sbi.intervals.sets import DifferentiableSets, LikelihoodSets, SeparateSets
 from mflow_sbi.intervals.starts import starts_from_prior, starts_in_box
+from mflow_sbi.intervals.stationary import stationary_weights
 from mflow_sbi.intervals.toys import (
     Coverage,
     Simulate,
@@ -55,6 +57,7 @@ __all__ = [
     "expected_intervals",
     "hessian_information",
     "intervals_of_sets",
+    "learned_curvatures",
     "learned_scores",
     "likelihood_ratios",
     "maximise",
@@ -64,5 +67,6 @@ __all__ = [
     "score_information",
     "starts_from_prior",
     "starts_in_box",
+    "stationary_weights",
     "toy_coverage",
 ]

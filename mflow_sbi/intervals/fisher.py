@@ -23,6 +23,7 @@ from mflow_sbi.interfaces import Array, DifferentiableLikelihood, EncodedLikelih
 __all__ = [
     "FisherInformation",
     "hessian_information",
+    "learned_curvatures",
     "learned_scores",
     "rate_information",
     "score_information",
@@ -303,3 +304,27 @@ def learned_scores(
             total = surrogate.latent_log_likelihood(u, rows).sum()
         scores.append(torch.autograd.grad(total, rows)[0].double().cpu().numpy())
     return np.concatenate(scores)
+
+
+def learned_curvatures(
+    surrogate: EncodedLikelihood, x: Array, theta: ArrayLike, steps: ArrayLike
+) -> Array:
+    """Return the second derivatives of the learned log p(x_i|theta) of every event, (N, p, p).
+
+    Central differences of the scores.
+
+    Args:
+        surrogate: the learned likelihood, physical units in.
+        x: events, (N, n).
+        theta: (p,).
+        steps: of the differences, (p,), large enough for single precision.
+    """
+    point, h = np.asarray(theta, dtype=np.float64), np.asarray(steps, dtype=np.float64)
+    shifts = np.diag(np.broadcast_to(h, point.shape))
+    rows = [
+        (learned_scores(surrogate, x, point + shift) - learned_scores(surrogate, x, point - shift))
+        / (2 * shift.sum())
+        for shift in shifts
+    ]
+    curvatures = np.stack(rows, axis=1)
+    return 0.5 * (curvatures + curvatures.swapaxes(1, 2))

@@ -31,6 +31,8 @@ _TOLERANCES = (1e-3, 1e-2, 1e-1)  # EDM 1e-6 to 1e-4: coarser where rounding doe
 _SAME_GAIN = 1e-2  # log-likelihood by which two runs of MIGRAD may differ at one maximum
 _SAME_PLACE = 0.3  # standard deviations
 _RESTARTS = 3
+_LARGEST_LEVEL = 0.95  # of one or two parameters, drawn or quoted
+_MARGIN = 2.0  # of 2 Delta log L above it, within which further maxima are worth a remark
 
 
 @dataclass(frozen=True, eq=False)
@@ -359,13 +361,17 @@ def _minos_reason(error: MError, side: str) -> str:
 
 
 def _further(modes: Sequence[Mode], region: Region) -> list[str]:
-    if len(modes) == 1:
+    """Return a remark if further maxima are so high that intervals or contours may reach them."""
+    gaps = [2 * (modes[0].log_likelihood - mode.log_likelihood) for mode in modes[1:]]
+    regions_of = min(2, int(region.free.sum()))
+    matter = [gap for gap in gaps if gap < chi2.ppf(_LARGEST_LEVEL, regions_of) + _MARGIN]
+    if not matter:
         return []
-    gap = 2 * (modes[0].log_likelihood - modes[1].log_likelihood)
+    gap = gaps[0]
     place = ", ".join(
         f"{name} = {value:.4g}" for name, value in zip(region.names, modes[1].values, strict=True)
     )
     return [
-        f"{len(modes) - 1} further maxima, the next with 2 Delta log L = {gap:.3g} at {place}; "
+        f"{len(matter)} further maxima, the next with 2 Delta log L = {gap:.3g} at {place}; "
         "HESSE and MINOS describe the highest only, intervals may be disjoint: use profile"
     ]

@@ -6,13 +6,16 @@ Every function returns a `matplotlib.figure.Figure` of its own, without pyplot's
 
 from mflow_sbi.plots.calibration import calibration_plot
 from mflow_sbi.plots.events import DEFAULT_SELECTION, closure_plot, observables_plot
-from mflow_sbi.plots.intervals import contour_plot, profile_plot
+from mflow_sbi.plots.intervals import Regions, contour_plot, profile_plot
 from mflow_sbi.plots.posteriors import corner_plot, posterior_comparison_plot
+from mflow_sbi.plots.predictive import predictive_plot
+from mflow_sbi.plots.study import study_plot
 from mflow_sbi.plots.style import parameter_label, save_figure
 from mflow_sbi.plots.training import history_plot
 
 __all__ = [
     "DEFAULT_SELECTION",
+    "Regions",
     "calibration_plot",
     "closure_plot",
     "contour_plot",
@@ -21,6 +24,8 @@ __all__ = [
     "observables_plot",
     "parameter_label",
     "posterior_comparison_plot",
+    "predictive_plot",
     "profile_plot",
     "save_figure",
+    "study_plot",
 ]

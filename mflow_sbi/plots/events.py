@@ -14,7 +14,7 @@ from mflow_sbi.events.observables import Observable
 from mflow_sbi.interfaces import Array
 from mflow_sbi.plots.style import GREYS, in_house_style, line_style
 
-__all__ = ["DEFAULT_SELECTION", "closure_plot", "observables_plot"]
+__all__ = ["DEFAULT_SELECTION", "axis_label", "closure_plot", "observables_plot"]
 
 DEFAULT_SELECTION = (
     *("pt_a1", "pt_a2", "eta_a1", "m_aa"),
@@ -145,15 +145,19 @@ def _observable(
         main.set_ylim(0.4 * positive.min(), 4 * positive.max())
     else:
         main.set_ylim(0, 1.35 * positive.max())
-    symbol = _symbol(observable.name)
-    unit = "" if observable.unit == "1" else f" [{observable.unit}]"
     per_unit = "" if observable.unit == "1" else f" [1/{observable.unit}]"
     main.set_ylabel(f"density{per_unit}", fontsize=10)
     main.tick_params(labelbottom=False)
     for ax in (main, ratio):
         ax.set_xlim(edges[0], edges[-1])
     ratio.set_ylim(0.5, 1.5)
-    ratio.set_xlabel(f"{symbol}{unit}")
+    ratio.set_xlabel(axis_label(observable))
+
+
+def axis_label(observable: Observable) -> str:
+    """Return an observable's symbol and unit."""
+    unit = "" if observable.unit == "1" else f" [{observable.unit}]"
+    return f"{_symbol(observable.name)}{unit}"
 
 
 def _density(values: Array, edges: Array) -> tuple[Array, Array]:
