@@ -1,5 +1,6 @@
 """A flow of sbi as the density of an ambient or manifold flow."""
 
+import warnings
 from typing import TYPE_CHECKING
 
 import torch
@@ -40,6 +41,7 @@ class SbiDensity(ConditionalFlow):
     def sample(self, theta: Parameters, generator: torch.Generator) -> Latents:
         """Return one draw of p(u|theta) per row of theta, (N, d)."""
         seed = int(torch.randint(2**62, (), generator=generator))
-        with seeded(seed):
+        with seeded(seed), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"torch\.triangular_solve", UserWarning)  # of nflows
             condition = theta.to(self.whitening.mean)
             return self.network.sample(torch.Size((1,)), condition)[0]
