@@ -84,7 +84,8 @@ SIZES = {
     "medium": Size(50_000, 5000, 20, (1, 2, 3, 4, 5)),
     "large": Size(100_000, 10_000, 20, (1, 2, 3, 4, 5), passes=4.0),
 }
-CIRCLE_SHARE = 0.4
+CIRCLE_SHARE, LORENZ_SHARE = 0.4, 0.6
+"""Events there, of those on the polynomial surface."""
 
 Measure = Callable[[TrainedSurrogate], Metrics]
 
@@ -141,7 +142,7 @@ def lorenz_job(size: Size, seed: int, folder: Path) -> Job:
     """Return the job of the Lorenz attractor; its test events are of other trajectories."""
     folder.mkdir(parents=True, exist_ok=True)
     path, words = folder / "lorenz.root", ("lorenz", *PRIOR)
-    training = simulated_events(words, path, size.events, seed)
+    training = simulated_events(words, path, round(LORENZ_SHARE * size.events), seed)
     test = simulated_events(words, path, size.test_events, 1000 + seed)
 
     def measure(trained: TrainedSurrogate) -> Metrics:

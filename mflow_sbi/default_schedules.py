@@ -80,6 +80,7 @@ _TRANSPORT_PHASE = Phase(
     trains=("chart", "reference", "density"),
     epochs=3,
     batch_size=300,
+    learning_rate=5e-3,
     clip_norm=1.0,
 )
 _ENTROPY_PHASE = Phase(
