@@ -8,8 +8,11 @@ its minimum is p(x|theta) / p_ref(x).  In training the theta_m are the event's o
 next events of the batch: then the objective is the contrastive one, and f gains nothing from
 growing between the stored points.
 
-Where thetas have weights, the mean over them is weighted, sum_m w_m e^f / sum_m w_m, and stored
-points are chosen in proportion to the weights, so that theirs are equal again.
+Where thetas have weights, stored points are chosen in proportion to them, so that theirs are
+equal again.  So are the other thetas that an event meets in training: among a few thetas of
+unequal weights the event's own would come with the weight that this very event happens to have,
+and f would learn that too.  Only where all thetas of a batch are met are they weighted,
+sum_m w_m e^f / sum_m w_m.
 
 Nothing makes E_ref r(., theta) = 1 hold exactly; it holds at the minimum and is measured by Monte
 Carlo (`mflow_sbi.evaluation.ratio_quality`).
@@ -39,7 +42,7 @@ from mflow_sbi.interfaces import Array, LogProbs, Parameters
 __all__ = ["ResidualRatio", "ResidualShape"]
 
 SMALLEST_WEIGHT = 1e-12
-"""Of a theta: nothing in a sum, but no zero over zero where all candidates have none."""
+"""Of a theta: nothing in a sum, but no zero over zero where all thetas have none."""
 
 _CHUNK_NUMBERS = 1 << 23
 """Numbers of a hidden layer held at once while the mean over stored thetas is taken."""
@@ -159,17 +162,39 @@ class ResidualRatio(Ratio):
     ) -> Tensor:
         """Return the log mean of e^f over each event's own theta and those of the next ones."""
         count = max(1, min(self.shape.candidates, len(theta)))
-        others = [theta.roll(-k, dims=0) for k in range(1, count)]
-        if not others:
+        if count == 1:
             return own[:, 0]
-        values = self.pairs.log_ratio_in_turn(encoded, torch.stack(others, dim=1))
+        rows, chances = _met_in_turn(len(theta), count, weights, theta.device)
+        values = self.pairs.log_ratio_in_turn(encoded, theta[rows[:, 1:]])
         exponents = torch.cat([own, values], dim=1)
-        if weights is None:
+        if chances is None:
             return exponents.logsumexp(dim=1) - math.log(count)
-        chances = torch.stack([weights.of_theta.roll(-k) for k in range(count)], dim=1)
-        chances = chances.to(exponents).clamp_min(SMALLEST_WEIGHT)
+        chances = chances.to(exponents)
         return (exponents + chances.log()).logsumexp(dim=1) - chances.sum(dim=1).log()
 
     def log_bound(self, theta: Parameters) -> Tensor:
         """Return inf: no bound is known, (N, p) -> (N,)."""
         return torch.full_like(theta[:, 0], torch.inf, dtype=torch.float64)
+
+
+def _met_in_turn(
+    n: int, count: int, weights: PairWeights | None, device: torch.device
+) -> tuple[Tensor, Tensor | None]:
+    """Return rows of the thetas that each event meets, its own first, and their weights, (n, K).
+
+    Without weights the next ones.  Otherwise rows of a list in which row i comes n v_i / sum v
+    times, far from each other in it, so that copies of one theta do not meet the same event; a
+    copy of its own counts as none.
+    """
+    own, k = torch.arange(n, device=device)[:, None], torch.arange(count, device=device)
+    rows = (own + k) % n
+    if weights is None:
+        return rows, None
+    chance = weights.of_theta.clamp_min(SMALLEST_WEIGHT)
+    if count == n:
+        return rows, chance[rows]
+    at = (own[:, 0] + 0.5) / n * chance.sum()
+    drawn = torch.searchsorted(chance.cumsum(0), at, right=True).clamp_max(n - 1)
+    others = drawn[(own + k[1:] * (n // count)) % n]
+    counts = torch.cat([torch.ones_like(own), others != own], dim=1)
+    return torch.cat([own, others], dim=1), counts.to(chance)

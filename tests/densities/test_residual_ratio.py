@@ -100,4 +100,5 @@ def test_weights_that_vanish_leave_numbers():
     at = _standardised(ratio, torch.from_numpy(THETA[: len(FEATURES)]))
     none = torch.zeros(len(FEATURES)).double()
     values = ratio.log_ratio_in_turn(FEATURES, at, PairWeights(none, none))
-    torch.testing.assert_close(values, ratio.log_ratio_in_turn(FEATURES, at))
+    assert values.isfinite().all()
+    assert values.abs().max() > 0

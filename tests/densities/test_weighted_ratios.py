@@ -41,7 +41,7 @@ def _morphing(theta: np.ndarray, weight: np.ndarray | None, order: int, points: 
 
 
 def _residual(theta: np.ndarray, weight: np.ndarray | None, order: int, points: int):
-    shape = ResidualShape(4, 2, order, 16, 2, statistics=5, points=order * points)
+    shape = ResidualShape(4, 2, order, 16, 2, 1, candidates=N, points=order * points)
     return ResidualRatio(shape, seed=1).fill(theta, _group(order), weight).double()
 
 
@@ -66,9 +66,10 @@ def test_stored_points_are_those_of_repeated_events():
     weighted = _morphing(THETA, weight, 1, n).theory
     expected = monomials(THETA.repeat(COUNTS, axis=0))
     np.testing.assert_allclose(weighted.points * weighted.unit, expected)
-    stored = _residual(THETA, weight, 1, n).stored
-    np.testing.assert_array_equal(stored.points, THETA.repeat(COUNTS, axis=0))
-    torch.testing.assert_close(stored.mean, torch.from_numpy(THETA.mean(axis=0)))
+    residual = _residual(THETA, weight, 1, n)
+    np.testing.assert_array_equal(residual.stored.points, THETA.repeat(COUNTS, axis=0))
+    mean = torch.from_numpy(THETA.mean(axis=0))  # the scale is that of the standardizer
+    torch.testing.assert_close(residual.pairs.images.mean, mean)
 
 
 @torch.no_grad()
@@ -85,7 +86,7 @@ def test_average_over_the_weighted_thetas_is_one(order: int, points: int):
     assert np.abs(means - 1).max() < tolerance
     assert (values.mean(dim=0) - 1).abs().max() > 0.2
     residual = _residual(THETA, weight, order, 300)
-    at = _standardised(images, residual.stored.mean, residual.stored.std)
+    at = _standardised(images, residual.pairs.images.mean, residual.pairs.images.std)
     values = residual.log_ratio(residual.encode(FEATURES), at[:, None]).exp()
     means = np.average(values, axis=0, weights=np.tile(weight, order))
     assert np.abs(means - 1).max() < 0.05
@@ -94,7 +95,7 @@ def test_average_over_the_weighted_thetas_is_one(order: int, points: int):
 @torch.no_grad()
 def test_in_turn_is_the_contrastive_form_over_the_weighted_batch():
     ratio = _residual(THETA, None, 1, 50)
-    at = _standardised(THETA[:30], ratio.stored.mean, ratio.stored.std)
+    at = _standardised(THETA[:30], ratio.pairs.images.mean, ratio.pairs.images.std)
     weight = torch.linspace(0.0, 3.0, 30).double()
     table = ratio.log_ratio(ratio.encode(FEATURES), at[:, None])  # (M, N)
     mean = (weight[:, None] * table.exp()).sum(dim=0) / weight.sum()

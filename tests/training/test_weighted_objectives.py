@@ -305,6 +305,25 @@ def _population() -> tuple[TrainingBatch, Tensor]:
     return batch, torch.from_numpy(np.log(ratio))
 
 
+def test_the_minimum_is_there_for_few_thetas_of_a_batch_too():
+    batch, _ = _population()
+    assert batch.weight is not None
+    kept = (batch.weight > 0).nonzero()[:, 0]  # events of equal chances, weighted by p(x, theta)
+    drawn = kept[torch.randint(len(kept), (60_000,), generator=torch.Generator().manual_seed(0))]
+    x, theta = batch.x[drawn], batch.theta[drawn]
+    weight = batch.weight[drawn] / batch.weight[kept].mean()
+    joint = x.T @ (weight[:, None] * theta) / len(drawn)
+    exact = (joint * joint.sum() / joint.sum(dim=0) / joint.sum(dim=1, keepdim=True)).log()
+    ratio = ResidualRatio(ResidualShape(DIM, 2, 1, 16, 2, 1, candidates=4, points=8))
+    ratio.pairs = _Free(exact)  # pyright: ignore[reportAttributeAccessIssue]
+    weighted = TrainingBatch(x, theta, x, weight=weight, theta_weight=weight)
+    made = SimpleNamespace(ratio=ratio), ratio.pairs
+    assert _gradient(RatioLikelihood(), *made, weighted).abs().max() < 0.003
+    # with the weight of the very event in the mean: 0.007; with none: 0.06
+    without = weighted._replace(theta_weight=torch.ones_like(weight))
+    assert _gradient(RatioLikelihood(), *made, without).abs().max() > 0.03
+
+
 MINIMA = {
     "likelihood": (RatioLikelihood(), _Normalised),
     "divergence": (RatioDivergence(POINTS), _Table),
