@@ -12,6 +12,7 @@ import typer
 
 from mflow_sbi import __version__
 from mflow_sbi.analysis_config import AnalysisConfig, read_analysis
+from mflow_sbi.comparison import HEADER
 from mflow_sbi.config import read_config
 from mflow_sbi.console import Terminal
 from mflow_sbi.errors import ConfigurationError, MflowSbiError
@@ -32,6 +33,7 @@ from mflow_sbi.run_expected import (
 )
 from mflow_sbi.run_intervals import INTERVALS_HEADER, intervals_of_run
 from mflow_sbi.run_prediction import PREDICTION_HEADER, predict_run
+from mflow_sbi.run_study import StudySettings, study_runs
 from mflow_sbi.runs import (
     SUMMARY_HEADER,
     ObservationPolicy,
@@ -299,16 +301,49 @@ def evaluate(
 
 @app.command()
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
-    observed: Annotated[list[str], typer.Option(help="ROOT file(s) of observed events.")],
+    runs: RunFolders,
+    observed: Annotated[
+        list[str], typer.Option(help="ROOT file(s) of observed events; with sets: one per truth.")
+    ],
     *,
     exact: Annotated[
         bool, typer.Option(help="Compare with the exact posterior the file carries.")
     ] = False,
     output: Annotated[Path, typer.Option(help="Folder for table and figure.")] = Path(),
+    set_events: Annotated[
+        int | None, typer.Option(min=1, help="Compare over sets of this many events.")
+    ] = None,
+    sets: Annotated[int | None, typer.Option(min=1, help="Sets per file; default: all.")] = None,
+    rank_by: Annotated[
+        str, typer.Option(help="total_variation, log_prob, smeared or density; with sets.")
+    ] = "total_variation",
+    calibration: Annotated[
+        list[str] | None,
+        typer.Option(help="ROOT file(s) of test events, theta ~ prior; with sets."),
+    ] = None,
 ) -> None:
-    """Compare trained runs on the same observed events: one table and one figure."""
-    compare_runs(runs, observed, output, Terminal(), with_exact=exact)
+    """Compare trained runs on the same observed events: one table and one figure.
+
+    With --set-events over many sets, truths and seeds: runs that differ by seed are one method.
+    """
+    terminal = Terminal()
+    if set_events is None:
+        if sets is not None or calibration:
+            message = "compare: --sets and --calibration need --set-events, events per set"
+            raise ConfigurationError(message)
+        compare_runs(runs, observed, output, terminal, with_exact=exact)
+        return
+    settings = StudySettings(set_events, sets, exact, rank_by)
+    table = study_runs(
+        runs,
+        observed,
+        output,
+        terminal,
+        settings=settings,
+        calibration_paths=calibration or (),
+    )
+    terminal.table(table.caption, HEADER, [row.cells for row in table.rows])
+    terminal.say(f"written: {output / 'study.html'}")
 
 
 @app.command(name="quickstart")

@@ -25,9 +25,8 @@ from mflow_sbi.events import read_events
 from mflow_sbi.inference import EmceeSampler, draws_of, exact_likelihood, load_posterior
 from mflow_sbi.interfaces import Reporter
 from mflow_sbi.recipes import load_surrogate
-from mflow_sbi.run_files import POSTERIOR
+from mflow_sbi.run_files import HISTORY, POSTERIOR
 from mflow_sbi.runs import (
-    HISTORY,
     compare_runs,
     draw_events,
     evaluate_run,

@@ -11,10 +11,11 @@ from mflow_sbi.comparison.study import (
     cut_into_sets,
     smeared_log_prob,
 )
-from mflow_sbi.comparison.table import POINT, Facts, StudyRow, StudyTable, study_table
+from mflow_sbi.comparison.table import HEADER, POINT, Facts, StudyRow, StudyTable, study_table
 
 __all__ = [
     "BANDWIDTH",
+    "HEADER",
     "POINT",
     "Contender",
     "Facts",

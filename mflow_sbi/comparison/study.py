@@ -188,7 +188,7 @@ def compare_over_sets(
     prior: RecordedPrior,
     *,
     with_exact: bool = True,
-    cells: int = 24,
+    cells: int = 32,
     progress: Progress | None = None,
 ) -> Study:
     """Return the scores of every method on the same sets, with those of exact posterior and prior.

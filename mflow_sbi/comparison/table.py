@@ -14,7 +14,7 @@ from mflow_sbi.errors import ConfigurationError
 from mflow_sbi.evaluation import EXACT, PRIOR
 from mflow_sbi.interfaces import Array
 
-__all__ = ["POINT", "Facts", "StudyRow", "StudyTable", "study_table"]
+__all__ = ["HEADER", "POINT", "Facts", "StudyRow", "StudyTable", "study_table"]
 
 POINT = "point mass on the truth"
 Number: TypeAlias = tuple[float, float] | None

@@ -137,6 +137,12 @@ class TrainedSurrogate:
         """What there is not of a surrogate without a density, and why; empty otherwise."""
         return self.surrogate.lacks if isinstance(self.surrogate, WithoutDensity) else ""
 
+    @property
+    def n_parameters(self) -> int:
+        """How many numbers the training moved."""
+        assert isinstance(self.surrogate, nn.Module)
+        return sum(parameter.numel() for parameter in self.surrogate.parameters())
+
     def standardise(self, x: ArrayLike) -> Tensor:
         """Return standardised observables of physical events, (N, n) float64, on the device."""
         rows = _rows(x, self.surrogate.ambient_dim, "events")
