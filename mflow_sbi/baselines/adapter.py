@@ -142,18 +142,23 @@ class SurrogateEstimator(ConditionalDensityEstimator):
     def _encoded(self, shown: np.ndarray) -> _KnownEvents:
         rows = np.array([self._originals.get(row.tobytes(), row) for row in shown], np.float64)
         encoded = EncodedEvents.encode(self._trained, rows, self._chunk_rows)
+        _require_finite(encoded.latents.sum(dim=1))
         constant = torch.zeros(len(rows), dtype=torch.float64, device=encoded.latents.device)
         if self._trained.surrogate.measure != "none":
             anywhere = np.array(self._trained.record.parameters.mean)[None]
             density = torch.from_numpy(self._trained.log_prob(rows, anywhere)).to(constant)
             theta = torch.from_numpy(anywhere).to(constant)
             constant = density - self._trained.latent_log_likelihood(encoded.latents, theta)
-        bad = ~torch.isfinite(constant)
-        if bool(bad.any()):
-            message = (
-                f"log_prob: expected events near the surface that was learned, got "
-                f"{int(bad.sum())} of {len(rows)} without a density; look at them with "
-                "`mflow-sbi infer`, which tells which are outside"
-            )
-            raise LikelihoodError(message)
+        _require_finite(constant)
         return _KnownEvents(encoded, constant)
+
+
+def _require_finite(values: Tensor) -> None:
+    bad = ~torch.isfinite(values)
+    if bool(bad.any()):
+        message = (
+            f"log_prob: expected events near the surface that was learned, got {int(bad.sum())} "
+            f"of {len(values)} without a density; look at them with `mflow-sbi infer`, which "
+            "tells which are outside"
+        )
+        raise LikelihoodError(message)
