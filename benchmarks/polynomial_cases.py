@@ -186,6 +186,5 @@ BARS: Mapping[str, tuple[str, float]] = {
     "lorenz_mflow_sequential_auc": (">=", 0.9),
     "line_sequential_recovered_seeds": (">=", 20),
     "line_naive_diverged_seeds": (">=", 1),
-    "line_naive_largest_log_prob": (">=", 5.0),
     "line_simultaneous_strong_diverged_seeds": (">=", 1),
 }

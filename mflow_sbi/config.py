@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mflow_sbi.errors import ConfigurationError
 from mflow_sbi.inference import BoxPrior, EmceeSampler, NormalPrior
-from mflow_sbi.named_schedules import with_scores
+from mflow_sbi.named_schedules import require_compilable, with_scores
 from mflow_sbi.recipes import find_recipe
 from mflow_sbi.training import FitSettings, Schedule
 
@@ -146,6 +146,7 @@ class RunConfig(StrictConfig):
         schedule = recipe.schedule_for(recipe.parse_options(self.options), self.schedule)
         if self.scandal is not None:
             schedule = with_scores(schedule, self.scandal)
+            require_compilable(schedule, self.fit_settings())
         changed = schedule.with_phases(**{k: v.changes() for k, v in self.phases.items()})
         return replace(changed, cycles=self.cycles or changed.cycles)
 

@@ -32,9 +32,16 @@ from mflow_sbi.errors import ConfigurationError
 from mflow_sbi.events import EventSample
 from mflow_sbi.flows import FlowOptions
 from mflow_sbi.interfaces import Array, Measure
-from mflow_sbi.training import Schedule, ScoreMatching
+from mflow_sbi.training import FitSettings, Schedule, ScoreMatching
 
-__all__ = ["SCHEDULES", "NamedSchedule", "joint_scores_for", "named_schedule", "with_scores"]
+__all__ = [
+    "SCHEDULES",
+    "NamedSchedule",
+    "joint_scores_for",
+    "named_schedule",
+    "require_compilable",
+    "with_scores",
+]
 
 LEARNED_CHARTS = (FlowOptions, EncodedOptions, NetworkOptions)
 ANY_CHART = (*LEARNED_CHARTS, ImplicitOptions, AutomaticOptions)
@@ -136,7 +143,25 @@ def joint_scores_for(schedule: Schedule, events: EventSample, std: Array) -> Ten
     Raises:
         MissingReference: it does, and the events carry none.
     """
-    objectives = [objective for phase in schedule.phases for objective, _ in phase.objectives]
-    if not any(isinstance(objective, ScoreMatching) for objective in objectives):
+    if not _matches_scores(schedule):
         return None
     return torch.from_numpy(events.require_score() * std).float()
+
+
+def require_compilable(schedule: Schedule, settings: FitSettings) -> None:
+    """Refuse score matching on compiled layers, which have no second derivative.
+
+    Raises:
+        ConfigurationError: both are asked for.
+    """
+    if settings.compiled and _matches_scores(schedule):
+        message = (
+            "scandal: score matching needs second derivatives, which compiled layers do not have; "
+            "leave `compiled` out"
+        )
+        raise ConfigurationError(message)
+
+
+def _matches_scores(schedule: Schedule) -> bool:
+    objectives = [objective for phase in schedule.phases for objective, _ in phase.objectives]
+    return any(isinstance(objective, ScoreMatching) for objective in objectives)

@@ -55,7 +55,7 @@ from mflow_sbi.estimating import (
 )
 from mflow_sbi.events import EventSample, Standardizer
 from mflow_sbi.interfaces import Array, DifferentiableLikelihood
-from mflow_sbi.named_schedules import joint_scores_for
+from mflow_sbi.named_schedules import joint_scores_for, require_compilable
 from mflow_sbi.options import plain_options
 from mflow_sbi.pseudo_inverses import (
     AutoencoderOptions,
@@ -260,6 +260,7 @@ def train(
     charting = ChartingEvents(events.x, x, x_scale.mean, x_scale.std, events.observable_names)
     beginning = chosen.begin(charting, events, parsed, settings.seed)
     wanted = schedule or chosen.schedule_for(parsed)
+    require_compilable(wanted, settings)
     score, components = chosen.told(events, beginning.options, theta_scale.std)
     if score is None:
         score = joint_scores_for(wanted, events, theta_scale.std)

@@ -157,6 +157,7 @@ INVERTIBLE = {"options": {"chart": "invertible"}}
         ),
         ({"scandal": -1.0}, "scandal: .* got -1.0"),
         ({"scandal": 2.0, "options": {"density": "residual"}}, "inputs: score"),
+        ({"scandal": 2.0, "compiled": True, **INVERTIBLE}, "leave `compiled` out"),
         ({"scandal": 2.0, "recipe": "nre"}, "expected a schedule with a density phase"),
         (
             {"scandal": 2.0, "schedule": "optimal_transport", **INVERTIBLE},

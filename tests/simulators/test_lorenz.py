@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,9 +66,9 @@ def test_file_has_labels_but_no_density_and_repeats(tmp_path: Path):
     for name in ("a.root", "b.root"):
         words = ["lorenz", "--theta-prior", "uniform", "--events", "101", "--seed", "7"]
         assert main([*words, "--trajectories", "5", "--out", str(tmp_path / name)]) == 0
-        with uproot.open(tmp_path / name) as file:
-            contents.append(file["events"].arrays(library="np"))
-            record = json.loads(str(file[RECORD]))
+        file: Any = uproot.open(tmp_path / name)
+        contents.append(file["events"].arrays(library="np"))
+        record = json.loads(str(file[RECORD]))
     assert list(contents[0]) == ["x0", "x1", "x2", "theta.theta"]
     assert all(np.array_equal(contents[0][k], contents[1][k]) for k in contents[0])
     assert len(contents[0]["x0"]) == 101
