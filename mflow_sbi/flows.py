@@ -51,6 +51,7 @@ class FlowOptions:
             unit determinant).
         bins: bins of each spline.
         bound: splines act on [-bound, bound] (units of the whitened latents), tails are linear.
+        embedding: learned functions of theta that condition the layers beside theta itself.
     """
 
     layers: int = 6
@@ -59,9 +60,11 @@ class FlowOptions:
     coupling: Literal["spline", "affine", "volume_preserving"] = "spline"
     bins: int = 8
     bound: float = 6.0
+    embedding: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("layers", 0), ("hidden", 1), ("blocks", 0), ("bins", 2)):
+        at_least = {"layers": 0, "hidden": 1, "blocks": 0, "bins": 2, "embedding": 0}
+        for name, least in at_least.items():
             value = getattr(self, name)
             if value < least:
                 message = f"flow option {name}: expected at least {least}, got {value}"
@@ -129,14 +132,40 @@ def build_transform(
     return Composite(layers)
 
 
+class _Embedding(nn.Module):
+    """theta -> (theta, W2 silu(W1 theta)), (..., p) -> (..., p + k)."""
+
+    def __init__(self, parameter_dim: int, outputs: int, hidden: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(parameter_dim, hidden)
+        self.last = nn.Linear(hidden, outputs)
+
+    def forward(self, theta: Parameters) -> Tensor:
+        learned = self.last(nn.functional.silu(self.first(theta.to(self.first.weight))))
+        return torch.cat([theta.to(learned), learned], dim=-1)
+
+
 class ConditionalFlow(nn.Module):
     """A normalised density p(u|theta) on R^d; without parameters when parameter_dim is 0.
 
     Data are whitened by a fixed affine map before the learned layers (see `fit_whitening`).
+
+    Args:
+        features: d.
+        parameter_dim: p.
+        transform: conditioned on what `embedding` makes of theta.
+        embedding: of theta; None: theta itself.
     """
 
-    def __init__(self, features: int, parameter_dim: int, transform: Composite) -> None:
+    def __init__(
+        self,
+        features: int,
+        parameter_dim: int,
+        transform: Composite,
+        embedding: nn.Module | None = None,
+    ) -> None:
         super().__init__()
+        self.embedding = embedding
         self.features = features
         self.parameter_dim = parameter_dim
         self.whitening = AffineWhitening(features)
@@ -147,7 +176,9 @@ class ConditionalFlow(nn.Module):
         self.whitening.fit(u)
 
     def _context(self, theta: Parameters | None) -> Tensor | None:
-        return theta if self.parameter_dim else None
+        if not self.parameter_dim or theta is None:
+            return None
+        return theta if self.embedding is None else self.embedding(theta)
 
     def encode_noise(self, u: Latents, theta: Parameters | None = None) -> tuple[Tensor, LogProbs]:
         """Return T(u; theta) and log|det dT/du|, (..., d) -> ((..., d), (...))."""
@@ -177,6 +208,8 @@ def build_flow(
     features: int, parameter_dim: int, options: FlowOptions, seed: int
 ) -> ConditionalFlow:
     """Return a flow on R^features conditioned on parameter_dim numbers, initialised from seed."""
+    learned = options.embedding if parameter_dim else 0
     with seeded(seed):
-        transform = build_transform(features, parameter_dim, options)
-        return ConditionalFlow(features, parameter_dim, transform)
+        transform = build_transform(features, parameter_dim + learned, options)
+        embedding = _Embedding(parameter_dim, learned, options.hidden) if learned else None
+        return ConditionalFlow(features, parameter_dim, transform, embedding)
