@@ -30,6 +30,7 @@ from mflow_sbi.training.batches import ENCODING_ROWS
 
 __all__ = ["LossOfSbi", "learn_density", "learn_posterior", "learn_ratio", "learn_set_posterior"]
 
+_LEAST_EPOCHS = 2
 EpochCallback: TypeAlias = Callable[[HistoryRecord], None] | None
 
 
@@ -147,11 +148,12 @@ def _phase_of(schedule: Schedule, settings: FitSettings, events: TrainingEvents)
         f"phases {schedule.phase_names}, expected one": len(schedule.phases) > 1,
         f"{schedule.cycles} cycles, expected one": schedule.cycles > 1,
         f"weight_decay {phase.weight_decay:g}, expected 0": phase.weight_decay != 0,
+        "one epoch, expected at least two": phase.epochs < _LEAST_EPOCHS,
         "compiled layers": settings.compiled,
         "objectives of ours": phase.objectives != ((LossOfSbi(), 1.0),),
     }
     if any(asked.values()):
         words = "; ".join(what for what, is_asked in asked.items() if is_asked)
-        message = f"the trainers of sbi cannot do what the schedule asks: {words}; leave it out"
+        message = f"the trainers of sbi cannot do what the schedule asks: {words}"
         raise ConfigurationError(message)
     return phase

@@ -292,6 +292,7 @@ def test_impossible_options_are_refused(name: str, options: dict, message: str) 
     ("changes", "settings", "message"),
     [
         ({"weight_decay": 1e-3}, FitSettings(), "weight_decay 0.001, expected 0"),
+        ({"epochs": 1}, FitSettings(), "one epoch, expected at least two"),
         ({}, FitSettings(compiled=True), "compiled layers"),
     ],
 )
