@@ -20,6 +20,7 @@ from mflow_sbi.training import (
     TrainingEvents,
     fit,
 )
+from mflow_sbi.training.checkpoint import load_checkpoint
 
 SMALL = FlowOptions(layers=2, hidden=16, bins=5, bound=4.0)
 
@@ -112,6 +113,30 @@ def test_a_run_that_was_cut_resumes_bit_for_bit(tmp_path: Path, cut_after: int, 
     )
     assert torch.equal(_weights(resumed), _weights(whole))
     assert [r.validation for r in history] == [r.validation for r in expected]
+
+
+def test_a_run_on_signed_weights_resumes_bit_for_bit(tmp_path: Path):
+    events = _events()
+    signs = torch.where(torch.arange(len(events.x)) % 5 == 0, -0.5, 1.0)
+    events, settings = events._replace(weight=signs), FitSettings(seed=3)
+    whole = _mflow()
+    expected = fit(whole, events, _schedule(3), settings)
+
+    def cut(record):
+        if record.phase == "density" and record.epoch == 1:
+            raise _CutError
+
+    with pytest.raises(_CutError):
+        fit(_mflow(), events, _schedule(3), settings, checkpoint_folder=tmp_path, on_epoch=cut)
+    kept = load_checkpoint(tmp_path)
+    assert kept is not None
+    assert len(kept.phases["density"].best_blocks) == 20
+    resumed = _mflow(seed=5)
+    history = fit(resumed, events, _schedule(3), settings, checkpoint_folder=tmp_path)
+    assert torch.equal(_weights(resumed), _weights(whole))
+    assert [r.validation for r in history] == [r.validation for r in expected]
+    with pytest.raises(TrainingError, match="set of events"):
+        fit(_mflow(), _events(), _schedule(3), settings, checkpoint_folder=tmp_path)
 
 
 def test_parts_that_a_phase_does_not_train_rest():
