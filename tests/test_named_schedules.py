@@ -116,6 +116,20 @@ def _error_of_an_unmoved_chart(case: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
+    ("name", "phase"), [("simultaneous", "joint"), ("optimal_transport", "transport")]
+)
+def test_one_phase_moves_surface_and_density_together(name, phase):
+    recipe, options = find_recipe("mflow"), _options("mflow")
+    schedule = recipe.schedule_for(recipe.parse_options(options), name)
+    alone = Schedule(tuple(p for p in schedule.phases if p.name == phase))
+    quick, settings = _quick(alone), FitSettings(seed=3)
+    trained = train(_sample(), "mflow", options=options, schedule=quick, settings=settings)
+    flow, x = trained.surrogate, _sample(20, seed=1).x
+    assert not np.array_equal(flow.reconstruction_error(x), _error_of_an_unmoved_chart("mflow"))
+    assert not np.allclose(flow.log_likelihood(x, [0.5]), flow.log_likelihood(x, [-0.5]))
+
+
+@pytest.mark.parametrize(
     ("name", "case"),
     [(name, case) for name in SCHEDULES for case in CHARTS if case not in TRAINED[name] | SOLVED],
 )
