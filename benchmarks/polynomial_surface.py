@@ -31,7 +31,7 @@ Optimal transport compares events together with their theta (`SampleTransport`),
 did not; and its batches have 300 events instead of 1000: at equal CPU time it makes few steps.
 
 Finished pieces stay in `quickstart/benchmark/polynomial_surface_<size>/` and are used again while
-the code stays the same.
+the code stays the same; the record is written after every seed, and names the seeds that it has.
 """
 
 import os
@@ -172,28 +172,32 @@ def jobs(size: Size, seed: int, folder: Path) -> dict[str, Callable[[], Job]]:
 NAMES = {"polynomial": POLYNOMIAL, "circle": CIRCLE, "lorenz": LORENZ}
 
 
-def measure_pieces(size: Size, folder: Path, terminal: Terminal) -> dict[str, Metrics]:
-    """Measure the pieces `surface/variant/seed` that are missing; return all."""
-    kept = KeptSections(folder / "pieces.json", sources())
+def measure_lines(kept: KeptSections, terminal: Terminal) -> None:
+    """Count lines for the schedules that are missing."""
     for way in toy_line.SCHEDULES:
-        if f"line/{way}/0" not in kept.sections:
+        key = f"line/{way}/0"
+        if key not in kept.sections:
             with terminal.task(f"line, {way}"):
-                kept.keep(f"line/{way}/0", toy_line.count_lines(way, LINE_SEEDS))
-            terminal.say(f"line, {way}: {kept.sections[f'line/{way}/0']}")
-    for seed in size.seeds:
-        for surface, make in jobs(size, seed, folder).items():
-            keys = {name: f"{surface}/{name}/{seed}" for name in NAMES[surface]}
-            missing = {name: key for name, key in keys.items() if key not in kept.sections}
-            job = make() if missing else None
-            for name, key in missing.items():
-                assert job is not None
-                with terminal.task(f"{surface}, {name}, seed {seed}"):
-                    found = measured_or_failed(
-                        job.variants[name], job.events, seed, size.passes, job.measure
-                    )
-                terminal.say(f"{key}: {found}")
-                kept.keep(key, found)
-    return kept.sections
+                kept.keep(key, toy_line.count_lines(way, LINE_SEEDS))
+            terminal.say(f"{key}: {kept.sections[key]}")
+
+
+def measure_seed(
+    size: Size, seed: int, folder: Path, kept: KeptSections, terminal: Terminal
+) -> None:
+    """Measure the pieces `surface/variant/seed` of one seed that are missing."""
+    for surface, make in jobs(size, seed, folder).items():
+        keys = {name: f"{surface}/{name}/{seed}" for name in NAMES[surface]}
+        missing = {name: key for name, key in keys.items() if key not in kept.sections}
+        job = make() if missing else None
+        for name, key in missing.items():
+            assert job is not None
+            with terminal.task(f"{surface}, {name}, seed {seed}"):
+                found = measured_or_failed(
+                    job.variants[name], job.events, seed, size.passes, job.measure
+                )
+            terminal.say(f"{key}: {found}")
+            kept.keep(key, found)
 
 
 def summarise(pieces: Mapping[str, Metrics]) -> Metrics:
@@ -264,7 +268,7 @@ def sources() -> list[Path]:
 
 
 def main() -> None:
-    """Measure the missing pieces, print a table with the bars, write the record."""
+    """Measure the missing pieces, write the record after every seed, print a table with bars."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", choices=SIZES, default="small")
     parser.add_argument("--out", type=Path, default=None, help="another file for the record")
@@ -272,13 +276,16 @@ def main() -> None:
     torch.set_num_threads(1)
     size, terminal = SIZES[options.size], Terminal()
     folder = ROOT / "quickstart" / "benchmark" / f"polynomial_surface_{options.size}"
-    metrics = summarise(measure_pieces(size, folder, terminal))
+    kept = KeptSections(folder / "pieces.json", sources())
+    measure_lines(kept, terminal)
+    metrics: Metrics = {}
+    for number, seed in enumerate(size.seeds, start=1):
+        measure_seed(size, seed, folder, kept, terminal)
+        metrics, done = summarise(kept.sections), list(size.seeds[:number])
+        written = write_record("polynomial_surface", options.size, metrics, done, options.out)
+        terminal.say(f"written: {written}, seeds {done}")
     header = ("metric", "median", "worst seed", "published", "bar", "reached")
     terminal.table(f"polynomial surface, {options.size}", header, list(table_rows(metrics)))
-    written = write_record(
-        "polynomial_surface", options.size, metrics, list(size.seeds), options.out
-    )
-    terminal.say(f"written: {written}")
 
 
 if __name__ == "__main__":
