@@ -24,7 +24,7 @@ from mflow_sbi.intervals import (
 from mflow_sbi.run_files import read_like_training
 from mflow_sbi.trained_runs import TrainedRun
 
-__all__ = ["AsimovEvents", "asimov_events", "asimov_weights"]
+__all__ = ["AsimovEvents", "AsimovWeights", "asimov_events", "asimov_weights"]
 
 
 _STEP = 0.02  # of differences, in standard deviations of the training's parameters
@@ -39,7 +39,8 @@ class AsimovEvents:
         scores: t_i = grad_theta log p(x_i|theta), learned, (N, p).
         signal: weights of the signal at theta, summing to one, (N,).
         background: of the background, (N,), if there is any.
-        curvatures: grad grad^T log p(x_i|theta), (N, p, p); None for simulated events.
+        curvatures: grad grad^T log p(x_i|theta), (N, p, p), to be what they are on average, too;
+            None where noise is left in them, and for simulated events.
         pool: the events, if they were simulated.
     """
 
@@ -112,8 +113,23 @@ def _own_events(
     )
 
 
-def asimov_weights(events: AsimovEvents, observation: ObservationModel, theta: Array) -> Array:
-    r"""Return weights of the events that sum to the expected number, (N,).
+@dataclass(frozen=True, eq=False)
+class AsimovWeights:
+    """What the events stand for.
+
+    Args:
+        all_events: w_i, that sum to the expected number of events, (N,).
+        signal: those of the signal alone, that sum to one, (N,).
+    """
+
+    all_events: Array
+    signal: Array
+
+
+def asimov_weights(
+    events: AsimovEvents, observation: ObservationModel, theta: Array
+) -> AsimovWeights:
+    r"""Return the weights that make events the data expected at theta.
 
     Of the surrogate's own events they are such that log L is stationary at theta in all
     parameters, and has the curvature of the information there.  With lambda_i = mu_s p_i + mu_b
@@ -127,7 +143,7 @@ def asimov_weights(events: AsimovEvents, observation: ObservationModel, theta: A
         theta: (p,).
 
     Raises:
-        IntervalError: too few events.
+        IntervalError: too few events: those that are rare and matter are missing.
     """
     signal, *others = observation.populations
     mu, slope, bend = _yield_at(signal.rate, observation, theta)
@@ -137,23 +153,17 @@ def asimov_weights(events: AsimovEvents, observation: ObservationModel, theta: A
         more, _, _ = _yield_at(background.rate, observation, theta)
         total, weights = mu + more, weights + more * events.background
         share = _signal_share(events.likelihood, theta, background.theta, mu, more)
-    if events.curvatures is None:
-        return weights
-    upper = np.triu_indices(len(theta))
+    if events.pool is not None:
+        return AsimovWeights(weights, events.signal)
     scores = events.scores + slope / mu
-    seconds = (
-        np.einsum("ij,ik->ijk", scores, scores)
-        + events.curvatures
-        + (bend / mu - np.outer(slope, slope) / mu**2)
-    )
-    functions = np.column_stack(
-        [
-            share[:, None] * scores - slope / total,
-            share[:, None] * seconds[:, *upper] - bend[upper] / total,
-            share - mu / total,
-        ]
-    )
-    return total * stationary_weights(functions, weights)
+    functions = [share[:, None] * scores - slope / total, share - mu / total]
+    if events.curvatures is not None:
+        upper = np.triu_indices(len(theta))
+        of_log_rate = bend / mu - np.outer(slope, slope) / mu**2
+        seconds = np.einsum("ij,ik->ijk", scores, scores) + events.curvatures + of_log_rate
+        functions.append(share[:, None] * seconds[:, *upper] - bend[upper] / total)
+    weights = total * stationary_weights(np.column_stack(functions), weights)
+    return AsimovWeights(weights, weights * share / (weights @ share))
 
 
 def _yield_at(

@@ -27,7 +27,7 @@ from mflow_sbi.analysis import (
 )
 from mflow_sbi.analysis_config import MAIN
 from mflow_sbi.asimov_data import AsimovEvents, asimov_events, asimov_weights
-from mflow_sbi.errors import ConfigurationError
+from mflow_sbi.errors import ConfigurationError, IntervalError
 from mflow_sbi.inference import CrossSection, RateModel
 from mflow_sbi.interfaces import (
     Array,
@@ -63,7 +63,7 @@ LEARNED, EXACT = "learned", "exact"
 BOTH, EXACT_BOTH, ANALYSED = "shape and rate", "exact shape and rate", "as analysed"
 _CONTOURED = 3  # parameters of which all pairs are drawn
 _WINDOW = 12.0  # 2 Delta log L of a profile up to which contours are looked for
-_VALUES = 41  # of each parameter, in that window
+_VALUES, _FEWER = 41, 17  # of each parameter in that window; where others are profiled
 _MEASURED = 1e-6  # eigenvalue in proportion to the largest, for an ellipse to be drawn
 
 
@@ -208,7 +208,8 @@ def expected_run(
     with reporter.task(f"expected intervals ({run.config.shown_title})") as progress:
         for done, luminosity in enumerate(settings.luminosities):
             progress(done, len(settings.luminosities))
-            found.append(_expectation(run, theta, events, _at(analysis, luminosity)))
+            here = _at(analysis, luminosity)
+            found.append(_expectation(run, theta, events, here, reporter))
     for one in found:
         for words in (w for x in one.intervals.values() for w in x.warnings):
             reporter.warn(f"{one.luminosity:g} fb^-1: {words}")
@@ -249,13 +250,26 @@ def _at(analysis: AnalysisConfig, luminosity: float) -> AnalysisConfig:
 
 
 def _expectation(
-    run: TrainedRun, theta: Array, events: AsimovEvents, analysis: AnalysisConfig
+    run: TrainedRun,
+    theta: Array,
+    events: AsimovEvents,
+    analysis: AnalysisConfig,
+    reporter: Reporter,
 ) -> Expectation:
     """Return what is expected at the luminosity of the analysis."""
     metadata = run.surrogate.record.metadata
     unweighted = build_observation(events.likelihood, metadata, analysis)
-    weights = asimov_weights(events, unweighted, theta)
-    observation = build_observation(events.likelihood, metadata, analysis, weights=weights)
+    try:
+        weights = asimov_weights(events, unweighted, theta)
+    except IntervalError:
+        reporter.warn(
+            f"{len(events.signal):,} events have not all that is rare and matters at this theta: "
+            "widths are noisy; take more --events"
+        )
+        weights = asimov_weights(replace(events, curvatures=None), unweighted, theta)
+    observation = build_observation(
+        events.likelihood, metadata, analysis, weights=weights.all_events
+    )
     model = statistical_model({MAIN: observation}, analysis, run.prior, run.config.mcmc.build())
     ranges = zip(
         run.surrogate.parameter_names, run.surrogate.parameter_ranges.tolist(), strict=True
@@ -270,7 +284,7 @@ def _expectation(
     near = dict(zip(run.surrogate.parameter_names, theta.tolist(), strict=True))
     found = {label: intervals_of_model(one, limits, near=near) for label, one in models.items()}
     contours = {label: _contours(models[label], one, limits) for label, one in found.items()}
-    information = _information(run, theta, events, model, analysis)
+    information = _information(run, theta, events, weights.signal, model, analysis)
     return Expectation(analysis.luminosity, found, contours, information)
 
 
@@ -280,27 +294,29 @@ def _contours(
     """Return the regions of pairs of parameters, in the windows where their profiles are low."""
     scans = {scan.parameters[0]: scan for scan in found.scans[:_CONTOURED]}
     likelihood = model.constrained_likelihood
+    n_values = _VALUES if len(likelihood.parameter_names) == 2 else _FEWER
     contours = {}
     for pair in combinations(scans, 2):
-        axes = [_window(scans[name]) for name in pair]
+        axes = [_window(scans[name], n_values) for name in pair]
         scan = profile(likelihood, pair, limits, maximum=found.maximum, axes=axes)
         contours[pair] = tuple(scan.contour(level) for level in LEVELS)
     return contours
 
 
-def _window(scan: ProfileScan) -> Array:
+def _window(scan: ProfileScan, n_values: int) -> Array:
     """Return values around where the profile is low, inside the scan."""
     axis = scan.axes[0]
     low = axis[scan.statistic < _WINDOW]
     margin = 0.05 * np.ptp(low)
     begin, end = max(low[0] - margin, axis[0]), min(low[-1] + margin, axis[-1])
-    return np.linspace(begin, end, _VALUES)
+    return np.linspace(begin, end, n_values)
 
 
 def _information(
     run: TrainedRun,
     theta: Array,
     events: AsimovEvents,
+    signal: Array,
     model: StatisticalModel,
     analysis: AnalysisConfig,
 ) -> dict[str, FisherInformation]:
@@ -310,12 +326,12 @@ def _information(
     sigma = CrossSection.from_metadata(run.surrogate.record.metadata)
     rate = RateModel(sigma, analysis.luminosity, analysis.efficiency)
     rng = np.random.default_rng(run.config.seed)
-    one = score_information(names, events.scores, rng, weights=events.signal)
+    one = score_information(names, events.scores, rng, weights=signal)
     shape = one.scaled(float(rate(theta[None])[0]))
     number = rate_information(rate, theta)
     found = {"shape": shape, "rate": number, BOTH: shape + number}
     if events.pool is not None:
-        exact = score_information(names, events.pool.scores(theta), rng, weights=events.signal)
+        exact = score_information(names, events.pool.scores(theta), rng, weights=signal)
         found[EXACT_BOTH] = exact.scaled(float(rate(theta[None])[0])) + number
     if not analysis.is_signal_only:
         known = dict(zip(names, theta.tolist(), strict=True))

@@ -10,19 +10,25 @@ from matplotlib.axes import Axes
 from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
 
+from mflow_sbi.calibration import predictive_check
 from mflow_sbi.errors import ShapeError
 from mflow_sbi.evaluation import compare_posteriors
 from mflow_sbi.evaluation.compare import EXACT
 from mflow_sbi.events.observables import CLOSURE_TERMS, WBF_OBSERVABLES
 from mflow_sbi.inference import GridPosterior, NormalPrior, common_grid, grid_posterior
 from mflow_sbi.interfaces import Array
+from mflow_sbi.intervals import FisherInformation, ProfileScan, profile
 from mflow_sbi.plots import (
     DEFAULT_SELECTION,
+    Regions,
     closure_plot,
+    contour_plot,
     corner_plot,
     history_plot,
     observables_plot,
     posterior_comparison_plot,
+    predictive_plot,
+    profile_plot,
     save_figure,
 )
 
@@ -61,7 +67,34 @@ def _table_figure() -> Figure:
     return posterior_comparison_plot(comparison.table)
 
 
+LIMITS = {"CWL2": (-3.0, 3.0), "CPWL2": (-3.0, 6.0)}
+OBSERVED = EVENTS[:30]
+REPLICAS = [EVENTS[k : k + 30] for k in range(30, 1530, 30)]
+
+
+def _scans() -> list[ProfileScan]:
+    return [profile(Curved(), name, LIMITS) for name in NAMES]
+
+
+def _predictive_figure() -> Figure:
+    check = predictive_check(OBSERVED, REPLICAS, [o.name for o in WBF_OBSERVABLES])
+    return predictive_plot(OBSERVED, REPLICAS, WBF_OBSERVABLES, check)
+
+
+def _contour_figure() -> Figure:
+    scan = profile(Curved(), NAMES, LIMITS)
+    information = FisherInformation(NAMES, np.diag([1 / 0.3**2, 1 / 0.2**2]))
+    regions = Regions(
+        {"M-flow": [scan.contour(level) for level in (0.68, 0.95)]},
+        {"Fisher, 68 %": (np.array([0.4, 0.1]), information)},
+    )
+    return contour_plot({"0.1": regions, "1": regions}, TRUTH, NAMES)
+
+
 FIGURES: dict[str, Callable[[], Figure]] = {
+    "profile": lambda: profile_plot({"M-flow": _scans()}, TRUTH, NAMES),
+    "predictive": _predictive_figure,
+    "contour": _contour_figure,
     "corner": lambda: corner_plot({"M-flow": DRAWS}, None, TRUTH, NAMES),
     "observables": lambda: observables_plot(
         EVENTS, {"M-flow": EVENTS}, WBF_OBSERVABLES, ["m_aa", "eta_j1"]
@@ -152,6 +185,43 @@ def test_histograms_are_densities_per_event_with_poisson_errors() -> None:
     assert main.get_ylabel() == "density [1/GeV]"
 
 
+def test_profiles_are_drawn_without_kinks() -> None:
+    """Nowhere is the line off the profile by more than its own width."""
+    scans = _scans()
+    figure = profile_plot({"M-flow": scans}, None, NAMES)
+    for ax, scan in zip(figure.axes, scans, strict=True):
+        x, q = (np.asarray(values, dtype=float) for values in ax.lines[0].get_data())
+        middle = 0.5 * (x[1:] + x[:-1])
+        truth = scan.statistic_at(middle[:, None])
+        shown = truth < 9
+        assert np.abs(0.5 * (q[1:] + q[:-1]) - truth)[shown].max() < 0.02
+        assert len(x) > len(scan.axes[0])
+
+
+def test_ellipses_and_contours_are_in_every_panel() -> None:
+    left, right = _contour_figure().axes
+    assert (left.get_title(), right.get_title()) == ("0.1", "1")
+    assert left.get_xlabel() == NAMES[0]
+    ellipse = np.asarray(left.lines[2].get_xydata(), dtype=float) - [0.4, 0.1]
+    radius = -2 * np.log(1 - 0.68)
+    np.testing.assert_allclose(np.square(ellipse / [0.3, 0.2]).sum(axis=1), radius)
+
+
+def test_predictive_histograms_hold_all_events_and_ratios_go_with_them() -> None:
+    figure = _predictive_figure()
+    assert len(figure.axes) == 16
+    check = predictive_check(OBSERVED, REPLICAS, [o.name for o in WBF_OBSERVABLES])
+    assert figure.axes[0].get_title(loc="right") == f"p = {min(check.p_values):.3f}"
+    for above, below in zip(figure.axes[:4], figure.axes[4:8], strict=True):
+        points = np.asarray(above.lines[0].get_ydata(), dtype=float)
+        assert points.sum() == len(OBSERVED)
+        mean = above.patches[-1].get_data().values  # type: ignore[attr-defined]
+        assert mean.sum() == pytest.approx(30.0)  # also those beyond the range
+        ratios = np.asarray(below.lines[0].get_ydata(), dtype=float)
+        np.testing.assert_allclose(ratios, points / mean[-len(points) :])
+        assert below.get_xlabel()
+
+
 def test_selection_of_twelve_and_what_is_left_of_it() -> None:
     names = [observable.name for observable in WBF_OBSERVABLES]
     assert len(DEFAULT_SELECTION) == 12
@@ -204,6 +274,13 @@ ERRORS = {
     "draws": lambda: corner_plot({"M-flow": DRAWS[:, :1]}, None, None, NAMES),
     "truth": lambda: corner_plot({"M-flow": DRAWS}, None, np.zeros(3), NAMES),
     "violations": lambda: closure_plot({"M-flow": VIOLATIONS[:, :5]}, ["a", "b"]),
+    "predicted": lambda: predictive_plot(
+        OBSERVED[:, :5],
+        REPLICAS,
+        WBF_OBSERVABLES,
+        predictive_check(OBSERVED, REPLICAS, [o.name for o in WBF_OBSERVABLES]),
+    ),
+    "panels": lambda: contour_plot({}, None, NAMES),
     "columns": lambda: observables_plot(EVENTS, {"M-flow": EVENTS[:, :5]}, WBF_OBSERVABLES),
 }
 

@@ -14,14 +14,16 @@ are the nearest ones (in relative entropy) without: Asimov data of the learned l
 """
 
 import numpy as np
+from scipy.special import logsumexp
 
 from mflow_sbi.errors import IntervalError, ShapeError
 from mflow_sbi.interfaces import Array
 
 __all__ = ["stationary_weights"]
 
-_STEPS = 50
-_PRECISION = 1e-10
+_STEPS = 100
+_PRECISION = 1e-9  # of a mean, in standard deviations of the function
+_SMALLEST = 1e-6  # share of a step
 
 
 def stationary_weights(functions: Array, weights: Array | None = None) -> Array:
@@ -44,21 +46,47 @@ def stationary_weights(functions: Array, weights: Array | None = None) -> Array:
     if t.ndim != 2 or start.shape != (len(t),) or not len(t):
         message = f"expected functions (N, k) and weights (N,), got {t.shape} and {start.shape}"
         raise ShapeError(message)
-    size = np.maximum(np.sqrt(np.square(t).mean(axis=0)), 1e-300)
-    unit, multipliers = t / size, np.zeros(t.shape[1])
-    mean = np.full(t.shape[1], np.inf)
+    size = np.maximum(np.sqrt(start @ np.square(t) / start.sum()), 1e-300)
+    tilted = _Tilted(t / size, np.log(start))
+    multipliers = np.zeros(t.shape[1])
     for _ in range(_STEPS):
-        height = unit @ multipliers + np.log(start)
-        u = np.exp(height - height.max())
-        u /= u.sum()
-        mean = u @ unit
-        if np.abs(mean).max() < _PRECISION:
+        height, u = tilted.at(multipliers)
+        mean, spread = tilted.moments(u)
+        if np.abs(mean).max(initial=0.0) < _PRECISION:
             return u
-        spread = np.einsum("i,ij,ik->jk", u, unit, unit) - np.outer(mean, mean)
-        step = np.linalg.lstsq(spread, mean, rcond=1e-12)[0]
-        multipliers -= step * min(1.0, 1.0 / max(np.abs(step).max(), 1e-300))
+        step = -np.asarray(np.linalg.lstsq(spread, mean, rcond=1e-12)[0], np.float64)
+        multipliers = tilted.lower(multipliers, step, height, float(mean @ step))
     message = (
         f"{len(t)} events have no weights with the means of this theta (left: "
-        f"{np.abs(mean).max():.2g}); take more events, drawn at this theta"
+        f"{np.abs(tilted.moments(tilted.at(multipliers)[1])[0]).max():.2g} standard deviations); "
+        "take more events, drawn at this theta"
     )
     raise IntervalError(message)
+
+
+class _Tilted:
+    """The convex function log sum_i u0_i exp(lambda . f_i), whose slope is the mean of f."""
+
+    def __init__(self, functions: Array, log_weights: Array) -> None:
+        self._f, self._log_weights = functions, log_weights
+
+    def at(self, multipliers: Array) -> tuple[float, Array]:
+        """Return the function, and the weights whose means are its slope, (N,)."""
+        heights = self._f @ multipliers + self._log_weights
+        total = float(np.asarray(logsumexp(heights)))
+        return total, np.exp(heights - total)
+
+    def moments(self, u: Array) -> tuple[Array, Array]:
+        """Return means and covariance of the functions, (k,), (k, k)."""
+        mean = u @ self._f
+        return mean, (self._f * u[:, None]).T @ self._f - np.outer(mean, mean)
+
+    def lower(self, multipliers: Array, step: Array, height: float, slope: float) -> Array:
+        """Return multipliers on the way of a step where the function is lower."""
+        share = 1.0
+        while share > _SMALLEST:
+            there = multipliers + share * step
+            if self.at(there)[0] <= height + 0.1 * share * slope:
+                return there
+            share *= 0.5
+        return multipliers + share * step

@@ -9,6 +9,7 @@ import pytest
 from mflow_sbi.calibration import (
     draw_counted_sets,
     draw_sets,
+    draw_sets_at,
     group_counted_sets,
     group_sets,
 )
@@ -55,6 +56,15 @@ def test_the_mean_score_at_the_truth_vanishes(pool: EventSample, point) -> None:
     uncorrected = score(basis, components, total, np.array([point]))  # the pool is elsewhere
     pulls = uncorrected.mean(axis=0) / uncorrected.std(axis=0) * np.sqrt(len(pool))
     assert np.abs(pulls).max() > 5
+
+
+def test_sets_at_given_thetas_are_those_of_a_prior_there(pool: EventSample) -> None:
+    theta = np.tile([0.5, 0.0], (30, 1))
+    drawn = draw_sets_at(pool, theta, np.full(30, 20), np.random.default_rng(1))
+    rng = np.random.default_rng(1)
+    same = draw_sets(pool, _At((0.5, 0.0)), 30, 20, rng)
+    assert all(np.array_equal(a, b) for a, b in zip(drawn.members, same.members, strict=True))
+    assert draw_sets_at(pool, theta[:2], [0, 3], rng).sizes.tolist() == [0, 3]
 
 
 def test_sizes_thetas_and_likelihoods_belong_together(pool: EventSample) -> None:

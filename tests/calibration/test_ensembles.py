@@ -12,6 +12,7 @@ from mflow_sbi.calibration import (
     ensemble_likelihood,
     ensemble_sets,
     ensemble_spread,
+    mean_spread,
     posteriors_of_sets,
 )
 from mflow_sbi.errors import ConfigurationError, LikelihoodError, ShapeError
@@ -76,6 +77,30 @@ def test_equal_evidence_averages_posteriors_whatever_the_constants() -> None:
     mixture = grid_posterior(ensemble, PRIOR, GRID)
     mean = np.mean([grid_posterior(member, PRIOR, GRID).mass for member in members], axis=0)
     assert 0.5 * np.abs(mixture.mass - mean).sum() < 1e-3
+
+
+def test_spreads_of_sets_are_averaged() -> None:
+    first, _ = normal_sets(4, 1)
+    second = NormalSets(first.means + 0.7, PRECISION)
+    members = [list(posteriors_of_sets(sets, PRIOR)) for sets in (first, second)]
+    found = mean_spread(members)
+    (means, covariance), (others, _) = first.posteriors(), second.posteriors()
+    np.testing.assert_allclose(found.within, np.sqrt(np.diag(covariance)), rtol=0.01)
+    between = np.sqrt(np.square(0.5 * (others - means)).mean(axis=0))
+    np.testing.assert_allclose(found.between, between, rtol=0.02)
+    np.testing.assert_allclose(found.mean, 0.5 * (means + others).mean(axis=0), atol=5e-3)
+
+
+def test_an_ensemble_tells_ranges_events_and_evaluations_of_its_members() -> None:
+    x = np.random.default_rng(1).normal(size=(5, 2))
+    members = [CachedLikelihood(_Linear(), x), CachedLikelihood(_Linear(), x)]
+    ensemble = EnsembleLikelihood(members)
+    np.testing.assert_array_equal(ensemble.observed["x"], x)
+    np.testing.assert_array_equal(ensemble.parameter_ranges, members[0].parameter_ranges)
+    ensemble(np.full((3, 2), 1e6))
+    ensemble.value_and_gradient(np.zeros((2, 2)))
+    assert (ensemble.evaluations.points, ensemble.evaluations.outside_training_range) == (5, 3)
+    assert EnsembleLikelihood([_normal(0, 0)]).observed == {}
 
 
 def test_sets_of_equal_evidence_average_posteriors() -> None:

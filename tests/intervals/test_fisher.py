@@ -12,9 +12,11 @@ from mflow_sbi.intervals import (
     EventPool,
     FisherInformation,
     hessian_information,
+    learned_curvatures,
     learned_scores,
     rate_information,
     score_information,
+    stationary_weights,
 )
 
 from .toys import Closed, covariance, normal
@@ -197,3 +199,53 @@ ERRORS = {
 def test_errors(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+def test_learned_curvatures_are_derivatives_of_the_scores():
+    """log p = -(x - sin a)^2 / 2 - a b^2: second derivatives known."""
+
+    class Learned:
+        parameter_names = NAMES
+        parameter_ranges = np.array([[-2.0, 2.0]] * 2)
+
+        def encode(self, x):
+            return torch.as_tensor(x)
+
+        def latent_log_likelihood(self, u, theta):
+            a, b = theta[..., 0], theta[..., 1]
+            return -0.5 * (u[..., 0] - torch.sin(a)) ** 2 - a * b**2
+
+    x = np.random.default_rng(1).normal(size=(50, 1))
+    a, b = 0.4, -0.3
+    found = learned_curvatures(Learned(), x, [a, b], [1e-4, 1e-4])
+    aa = -(np.cos(a) ** 2) - (x[:, 0] - np.sin(a)) * np.sin(a)
+    np.testing.assert_allclose(found[:, 0, 0], aa, atol=1e-6)
+    np.testing.assert_allclose(found[:, 0, 1], -2 * b, atol=1e-6)
+    np.testing.assert_allclose(found[:, 1, 0], -2 * b, atol=1e-6)
+    np.testing.assert_allclose(found[:, 1, 1], -2 * a, atol=1e-6)
+
+
+def test_stationary_weights_are_the_nearest_with_mean_zero():
+    rng = np.random.default_rng(2)
+    f, start = rng.standard_t(3, size=(400, 3)) + 0.1, rng.uniform(0.5, 2.0, size=400)
+    u = stationary_weights(f, start)
+    assert u.sum() == pytest.approx(1)
+    assert (u > 0).all()
+    np.testing.assert_allclose(u @ f, 0, atol=1e-7)
+    # in relative entropy: log(u / start) is linear in f
+    design = np.column_stack([f, np.ones(len(f))])
+    residuals = np.log(u / start) - design @ np.linalg.lstsq(design, np.log(u / start))[0]
+    np.testing.assert_allclose(residuals, 0, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("functions", "error", "words"),
+    [
+        (np.ones((5, 1)), IntervalError, "take more events"),
+        (np.ones(5), ShapeError, "expected functions"),
+        (np.empty((0, 2)), ShapeError, "expected functions"),
+    ],
+)
+def test_stationary_weights_refuse(functions, error, words):
+    with pytest.raises(error, match=words):
+        stationary_weights(functions)

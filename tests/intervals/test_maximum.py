@@ -72,6 +72,14 @@ def test_the_highest_of_two_maxima_is_found_from_many_starts():
     assert "1 further maxima" in fit.remarks[0]
 
 
+@pytest.mark.parametrize(("tilt", "told"), [(0.5, True), (1.4, True), (1.6, False), (2.75, False)])
+def test_further_maxima_are_told_where_intervals_may_reach_them(tilt, told):
+    """2 Delta log L = 4 tilt beside 3.84 + 2: the 95 % level of one parameter, and a margin."""
+    fit = maximise(two_wells(tilt=tilt), [[-0.9], [0.9]], limits={"a": (-3, 3)})
+    assert len(fit.modes) == 2
+    assert any("further maxima" in words for words in fit.remarks) == told
+
+
 def test_starts_from_a_prior_find_both_maxima():
     prior = BoxPrior(("a",), (-3,), (3,))
     starts = starts_from_prior(two_wells(), prior, np.random.default_rng(1), keep=4)
