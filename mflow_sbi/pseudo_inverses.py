@@ -55,7 +55,8 @@ class PseudoInvertibleOptions:
         latent_dim: dimension of the surface, d.
         split: the flow that tells u from v.
         density: conditional flow of u.
-        width: eps of v, in spreads of the whitened data.
+        width: eps of v, in spreads of the whitened data; published: 0.01 for toys, 0.1 for the 40
+            observables of WBF events, where smaller ones learn slowly.
         surface_per_theta: whether `split` knows theta, as published, so that each theta has a
             surface of its own.
     """
