@@ -34,7 +34,10 @@ def test_it_is_fitted_on_one_half_and_told_on_the_other(fitted):
     assert record["temperature"]["n_sets"] == 20
     assert record["mean_events"] == 10
     assert record["other_half"]["before"]["n_sets"] == 20
-    assert len(record["levels"]["credibilities"]) == 20
+    credibilities = record["levels"]["credibilities"]
+    assert len(credibilities) == 20
+    # of the half that the temperature was fitted on: it makes this mean one half
+    assert np.mean(credibilities) == pytest.approx(0.5, abs=0.02)
     assert (fitted / "figures" / "recalibration.png").stat().st_size > 10_000
     again = Recalibration.from_dict(record)
     assert again == read_recalibration(fitted)
