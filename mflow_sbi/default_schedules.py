@@ -14,6 +14,7 @@ from mflow_sbi.training import (
     SurfaceNegativeLogProb,
 )
 from mflow_sbi.training.classifier_objectives import AlicesLoss, BinaryCrossEntropy
+from mflow_sbi.training.score_objectives import LocalScoreLoss, TemplateEntropy
 
 __all__ = [
     "ALICES",
@@ -21,8 +22,10 @@ __all__ = [
     "ALTERNATING_OPTIMAL_TRANSPORT",
     "AT_FIXED_CHART",
     "CHART_THEN_DENSITY",
+    "HISTOGRAM",
     "NRE",
     "OPTIMAL_TRANSPORT",
+    "SALLY",
     "SIMULTANEOUS",
     "SPLIT_DENSITY",
 ]
@@ -94,6 +97,12 @@ _ENTROPY_PHASE = Phase(
     clip_norm=5.0,
 )
 _ALICES_PHASE = replace(_ENTROPY_PHASE, objectives=((AlicesLoss(), 1.0),))
+_SCORE_PHASE = replace(
+    _RATIO_PHASE, name="score", objectives=((LocalScoreLoss(), 1.0),), trains=("score",)
+)
+_TEMPLATES_PHASE = Phase(
+    "templates", objectives=((TemplateEntropy(), 1.0),), trains=("templates",), epochs=1
+)
 
 CHART_THEN_DENSITY = Schedule((_MANIFOLD_PHASE, _REFERENCE_PHASE, _DENSITY_PHASE, _RATIO_PHASE))
 """The M-flow's: surface, then reference, then what depends on theta (a flow or a ratio)."""
@@ -122,3 +131,5 @@ ALTERNATING_OPTIMAL_TRANSPORT = Schedule(
 
 NRE = Schedule((_ENTROPY_PHASE,))
 ALICES = Schedule((_ALICES_PHASE,))
+HISTOGRAM = Schedule((_TEMPLATES_PHASE,))
+SALLY = Schedule((_SCORE_PHASE, _TEMPLATES_PHASE))

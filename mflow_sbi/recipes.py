@@ -10,12 +10,15 @@
 | `pae` | probabilistic autoencoder (arXiv:2006.05479) | none | manifold, reference, density |
 | `nre` | ratio estimator, from events and theta (arXiv:1903.04057) | none | ratio |
 | `alices` | ratio estimator, from joint ratios and scores (arXiv:1808.00973) | none | ratio |
+| `histogram` | templates in bins of a few observables (arXiv:1805.00013) | none | templates |
+| `sally` | the same in bins of the score at a point (arXiv:1805.00020) | none | score, templates |
 
 The `mflow` solves constraints found in the data (`chart: implicit`; then there is no manifold
 phase), or learns its chart by reconstruction (`chart: invertible`, or `autoencoder`: free both
 ways), whichever the data deserve (`chart: automatic`, the default).
 Beside them stand the baselines of sbi, `sbi_...`: see `sbi_recipes`.
-The ratio estimators are baselines: they have a likelihood, but no density, samples or surface.
+Ratio estimators and histograms are baselines: they have a likelihood, but no density, samples or
+surface.
 """
 
 import difflib
@@ -42,6 +45,17 @@ from mflow_sbi.beginnings import (
     rebuild_mflow,
     told_density,
     with_density,
+)
+from mflow_sbi.binning import (
+    HistogramOptions,
+    LocalScoreOptions,
+    begin_histogram,
+    begin_sally,
+    learn_score_and_templates,
+    learn_templates,
+    rebuild_histogram,
+    rebuild_sally,
+    told_over_mixture,
 )
 from mflow_sbi.charting import ChartingEvents
 from mflow_sbi.errors import ConfigurationError, RunFolderError
@@ -74,6 +88,7 @@ from mflow_sbi.surrogates import (
     PseudoInvertibleFlow,
     TrainedSurrogate,
 )
+from mflow_sbi.surrogates.histogram import HistogramEstimator, LocalScoreEstimator
 from mflow_sbi.surrogates.ratio import RatioEstimator
 from mflow_sbi.surrogates.trained import SurrogateRecord, read_record
 from mflow_sbi.training import (
@@ -185,6 +200,30 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             rebuild=rebuild_estimator,
             told=told_jointly,
             schedule=default_schedules.ALICES,
+        ),
+        "histogram": Recipe(
+            name="histogram",
+            title="histogram",
+            paper="arXiv:1805.00013",
+            measure=HistogramEstimator.measure,
+            options=HistogramOptions,
+            begin=begin_histogram,
+            rebuild=rebuild_histogram,
+            told=told_over_mixture,
+            schedule=default_schedules.HISTOGRAM,
+            learn=learn_templates,
+        ),
+        "sally": Recipe(
+            name="sally",
+            title="SALLY",
+            paper="arXiv:1805.00020",
+            measure=LocalScoreEstimator.measure,
+            options=LocalScoreOptions,
+            begin=begin_sally,
+            rebuild=rebuild_sally,
+            told=told_over_mixture,
+            schedule=default_schedules.SALLY,
+            learn=learn_score_and_templates,
         ),
         **SBI_RECIPES,
     }

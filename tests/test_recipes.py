@@ -48,7 +48,7 @@ OPTIONS = {
     "pie": {"latent_dim": 2, "split": SMALL_FLOW, "density": SMALL_FLOW, "width": 0.1},
 }
 RECIPE_OF = {name: name for name in OPTIONS} | {"autoencoder": "mflow"}
-ESTIMATORS = ("nre", "alices", *SBI_RECIPES)  # with tests of their own
+ESTIMATORS = ("nre", "alices", "histogram", "sally", *SBI_RECIPES)  # with tests of their own
 
 
 def _sample(n: int = 1500, seed: int = 0) -> EventSample:
@@ -88,7 +88,7 @@ def test_this_table_covers_the_registry():
     elsewhere = {
         "fom",  # tests/test_charting.py
         "pae",  # tests/surrogates/test_pseudo_inverses.py: it has no density of events
-        *ESTIMATORS,  # tests/densities/test_estimators.py
+        *ESTIMATORS,  # tests/densities: test_estimators.py, test_binned.py
     }
     assert {*RECIPE_OF.values(), *elsewhere} == set(RECIPES)
 

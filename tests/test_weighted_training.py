@@ -51,6 +51,8 @@ CASES = {
     "pae": Case("pae", {**CHART, "chart": {"kind": "autoencoder", "hidden": 8, "blocks": 1}}),
     "nre": Case("nre", NETWORK),
     "alices": Case("alices", NETWORK),
+    "histogram": Case("histogram", {"observables": ["x0"], "bins": 5}),
+    "sally": Case("sally", {**NETWORK, "bins": 4}),
 }
 REFUSED = {name: recipe for name, recipe in RECIPES.items() if name.startswith("sbi_")}
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -197,14 +198,19 @@ class TrainedSurrogate:
 
     @property
     def _dtype(self) -> torch.dtype:
-        assert isinstance(self.surrogate, nn.Module)
-        return next(self.surrogate.parameters()).dtype
+        return self._some_tensor.dtype
 
     @property
     def device(self) -> torch.device:
         """Device of the surrogate; move it with `surrogate.to(...)`."""
+        return self._some_tensor.device
+
+    @property
+    def _some_tensor(self) -> Tensor:
+        """A parameter, or a number that was counted where none was trained."""
         assert isinstance(self.surrogate, nn.Module)
-        return next(self.surrogate.parameters()).device
+        tensors = chain(self.surrogate.parameters(), self.surrogate.buffers())
+        return next(tensor for tensor in tensors if tensor.is_floating_point())
 
     @torch.no_grad()
     def log_prob(self, x: ArrayLike, theta: ArrayLike) -> Array:
