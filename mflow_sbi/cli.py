@@ -17,6 +17,7 @@ from mflow_sbi.config import read_config
 from mflow_sbi.console import Terminal
 from mflow_sbi.errors import ConfigurationError, MflowSbiError
 from mflow_sbi.events import inspect_file
+from mflow_sbi.feature_table import FEATURES_HEADER, feature_rows
 from mflow_sbi.inference import diagnostics_of
 from mflow_sbi.quickstart import QuickstartSettings, quickstart
 from mflow_sbi.run_calibration import (
@@ -344,6 +345,12 @@ def compare(
     )
     terminal.table(table.caption, HEADER, [row.cells for row in table.rows])
     terminal.say(f"written: {output / 'study.html'}")
+
+
+@app.command()
+def recipes() -> None:
+    """Tell which methods there are, and what each can do."""
+    Terminal().table("recipes", FEATURES_HEADER, feature_rows())
 
 
 @app.command(name="quickstart")

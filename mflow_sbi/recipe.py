@@ -63,12 +63,13 @@ class Recipe:
         name: in configurations.
         title: in tables and figures.
         paper: where the method was published.
-        measure: of its densities.
+        surrogate: what it makes, up to the kind of density.
         options: record of its architecture.
         begin: returns an untrained surrogate for these events.
         rebuild: returns the same from integers and options.
         told: what it learns from beside events and theta.
         schedule: default phases.
+        needs: of the events, beside x and theta.
         learn: runs the schedule.
         likelihoods: what inference asks.
     """
@@ -76,14 +77,35 @@ class Recipe:
     name: str
     title: str
     paper: str
-    measure: Measure
+    surrogate: type
     options: type
     begin: Callable[[ChartingEvents, EventSample, Any, int], Beginning]
     rebuild: Callable[[Mapping[str, int], Any, int], Any]
     told: Callable[[EventSample, Any, Array], Told]
     schedule: Schedule
+    needs: tuple[str, ...] = ()
     learn: Learn = fit
     likelihoods: LikelihoodMakers = EVENTWISE
+
+    @property
+    def measure(self) -> Measure:
+        """Measure of its densities, "none" without one."""
+        return self.surrogate.measure
+
+    @property
+    def has_surface(self) -> bool:
+        """Whether events have points on a learned or given surface next to them."""
+        return hasattr(self.surrogate, "project") or hasattr(self.surrogate, "project_at")
+
+    @property
+    def generates(self) -> bool:
+        """Whether it draws events."""
+        return self.has_surface or self.measure != "none"
+
+    @property
+    def is_eventwise(self) -> bool:
+        """Whether the likelihood of a set is the product of those of its events."""
+        return self.likelihoods is EVENTWISE
 
     def parse_options(self, values: Mapping[str, Any]) -> Any:  # noqa: ANN401
         """Return the recipe's options from plain values.
