@@ -1,7 +1,6 @@
 """The Sinkhorn divergence: zero for equal samples, symmetric, positive, and its two limits."""
 
 import sys
-
 from functools import partial
 
 import pytest
