@@ -36,6 +36,7 @@ from mflow_sbi.training.ratio_objectives import (
     RatioScore,
     RichestRatio,
 )
+from mflow_sbi.training.score_objectives import LocalScoreLoss, TemplateEntropy
 from mflow_sbi.training.transport import SampleTransport
 
 from ..densities.toys import CROSS_SECTION, EXPONENTS, quadratic_ratio
@@ -58,6 +59,7 @@ def _flow() -> tuple[Any, nn.Module]:
     surrogate = SimpleNamespace(
         latent_log_prob=flow.log_prob,
         log_prob=flow.log_prob,
+        log_likelihood=flow.log_prob,
         reference_log_prob=reference.log_prob,
     )
     return surrogate, _shaken(nn.ModuleList([flow, reference]))
@@ -93,6 +95,12 @@ def _generator() -> tuple[Any, nn.Module]:
     return SimpleNamespace(density=density, decode=decoder), decoder
 
 
+def _local_score() -> tuple[Any, nn.Module]:
+    score = _shaken(nn.Linear(DIM, 2).double())
+    target = SimpleNamespace(of=lambda components: (components[:, 0], components[:, 1:3]))
+    return SimpleNamespace(target=target, score=SimpleNamespace(in_turn=score)), score
+
+
 def _shaken(module: nn.Module) -> Any:
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
@@ -119,6 +127,8 @@ CASES = {
     "cross-entropy": Case(BinaryCrossEntropy(N + 2), _pairs, eventwise=False),
     "alices": Case(AlicesLoss(N + 2, 0.7), _pairs, eventwise=False),
     "alice": Case(AlicesLoss(N + 2, 0.0), _pairs, eventwise=False),
+    "local score": Case(LocalScoreLoss(), _local_score),
+    "templates": Case(TemplateEntropy(), _flow),
     "transport": Case(SampleTransport(), _generator),
 }
 SIGNED = {k: case for k, case in CASES.items() if k != "transport"}  # moves mass: none below zero
