@@ -71,7 +71,9 @@ Output = Annotated[
 Observed = Annotated[list[str], typer.Option(help="ROOT file(s) of observed events.")]
 Analysis = Annotated[
     Path | None,
-    typer.Option(help="Analysis (YAML): luminosity, background, nuisances, prior, sampler."),
+    typer.Option(
+        help="Analysis (YAML): luminosity, background, nuisances, prior, sampler, more data sets."
+    ),
 ]
 ExcludeOutside = Annotated[
     bool, typer.Option("--exclude-outside", help="Leave out events unlike the training events.")

@@ -110,7 +110,7 @@ def predict_run(
     """
     reporter = reporter or Quiet()
     folder = output_folder(folders, output)
-    posterior = load_posterior(folder / POSTERIOR)
+    posterior = _posterior_in(folder)
     analysis = parse_analysis(json.loads(posterior.attrs.get("analysis", "{}")))
     run = observe_main(folders, observed_paths, reporter, analysis, policy)
     _require_same(run, posterior, folder)
@@ -150,6 +150,16 @@ def predict_run(
     )
     plots.save_figure(figure, folder / "figures" / "predictive.png")
     return result
+
+
+def _posterior_in(folder: Path) -> InferenceData:
+    if not (folder / POSTERIOR).is_file():
+        message = (
+            f"{folder}: expected {POSTERIOR}; run mflow-sbi infer with the same runs, --observed "
+            "and --output first"
+        )
+        raise RunFolderError(message)
+    return load_posterior(folder / POSTERIOR)
 
 
 def _require_same(run: Observation, posterior: InferenceData, folder: Path) -> None:

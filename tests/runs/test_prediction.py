@@ -78,6 +78,8 @@ def test_an_unconverged_posterior_is_told(run, tmp_path):
 
 
 def test_posteriors_of_other_events_or_runs_are_refused(members, tmp_path):
+    with pytest.raises(RunFolderError, match="run mflow-sbi infer"):
+        predict_run(members[0], str(OBSERVED), output=tmp_path)
     infer_run(members[0], str(OBSERVED), analysis=parse_analysis(GRID), output=tmp_path)
     with pytest.raises(RunFolderError, match="of other observed"):
         predict_run(members[0], str(FURTHER), output=tmp_path)
