@@ -13,13 +13,15 @@ drawn three times (seeds 1, 2, 3) and counted together.
     mflow_...                                  the same of a learned posterior (recipe mflow,
                                                implicit chart, morphing ratio from samples)
     mflow_ensemble_..., mflow_tempered_...     three of them averaged; with a fitted temperature
-    mflow_conformal_...                        tempered, with levels adjusted on other sets
+    mflow_conformal_...                        tempered, with levels adjusted on other sets, whose
+                                               number counts in the errors
     mflow_temperature                          the temperature, fitted on other sets
     mflow_spread_over_width                    between members / within them, root mean squares
     tarp_p_exact, tarp_p_mflow                 TARP, arXiv:2302.03026
     posteriors_per_minute                      learned posteriors of 20 events, wall time, 1 thread
-    toy_coverage_68, toy_coverage_95           contours of the profile likelihood (Wilks), exact,
-                                               200 events at (0, 0)
+    toy_coverage_68, toy_coverage_95           contours of the profile likelihood (Wilks; levels
+                                               0.6827, 0.95), exact, 200 events at (0, 0)
+    toy_coverage_68_2000_events, ..._95_...    the same with 2000 events, nearer to the asymptotics
     toy_coverage_68_neyman, ..._95_neyman      CWL2 alone, 20 events at (0.5, 0), Neyman's belt;
                                                errors with those of the belt's own toys
     minos_over_grid                            largest |MINOS - dense grid profile| / width
@@ -133,7 +135,7 @@ SIZES = {
 BELT = {"small": 0.1, "medium": 0.05, "large": 0.05}  # steps of Neyman's belt
 
 
-def coverage_metrics(label: str, found: Sequence[Coverage], n_sets: int) -> Metrics:
+def coverage_metrics(label: str, found: Sequence[Coverage], n_sets: float) -> Metrics:
     """Return coverage and its binomial error at every level, and the largest pull."""
     metrics: Metrics = {}
     pulls = []
@@ -212,6 +214,9 @@ def calibration_metrics(size: Size, folder: Path, terminal: Terminal) -> Metrics
         metrics["tarp_p_exact"] = tarp_p(exact[0], everything[0].shape, 2)
         ranks = [ranks_at(one.counted.exact(), one.counted, prior) for one in everything]
         metrics |= rank_metrics("exact_rate", ranks)
+        for seed, one in zip(SEEDS, ranks, strict=True):
+            shares = {f"{100 * c.level:.0f}": c.share for c in coverage(one.credibility)}
+            metrics |= {f"exact_rate_coverage_{k}_seed_{seed}": v for k, v in shares.items()}
     members = []
     for seed in range(1, size.members + 1):
         events = simulated(folder, "tuned", PRIOR, size.training_events, seed)
@@ -265,7 +270,8 @@ def learned_metrics(
     for label, several in ranks.items():
         metrics |= rank_metrics(label, several)
     shares = np.concatenate(conformal)
-    metrics |= coverage_metrics("mflow_conformal", coverage(shares), len(shares))
+    n_sets = 1 / (1 / len(shares) + 1 / len(levels.credibilities))  # both halves fluctuate
+    metrics |= coverage_metrics("mflow_conformal", coverage(shares), n_sets)
     ratios = [np.array(spread.between) / np.array(spread.within) for spread in spreads]
     metrics["mflow_spread_over_width"] = float(np.mean(ratios))
     metrics["posteriors_per_minute"] = 60 * sum(r.n_sets for r in ranks["mflow"]) / seconds
@@ -280,7 +286,10 @@ def interval_metrics(size: Size, step: float, folder: Path, terminal: Terminal) 
     limits = dict.fromkeys(names, (-4.0, 4.0))
     sure = {"rng": rng, "names": names, "n_toys": size.toys}
     with terminal.task("toys"):
-        wilks = toy_coverage(pool.simulator(n_events=200), [0.0, 0.0], limits, **sure)
+        wilks, many = (
+            toy_coverage(pool.simulator(n_events=n), [0.0, 0.0], limits, **sure)
+            for n in (200, 2000)
+        )
         simulate = pool.simulator(n_events=20)
         axis = np.arange(0.3, 0.7 + 1e-9, step)
         points = np.stack([axis, np.zeros_like(axis)], axis=1)
@@ -288,8 +297,9 @@ def interval_metrics(size: Size, step: float, folder: Path, terminal: Terminal) 
         sure["construction"], sure["parameters"] = belt, names[:1]
         neyman = toy_coverage(simulate, [0.5, 0.0], limits, **sure)
     metrics: Metrics = {}
-    for suffix, study, of_belt in (("", wilks, 0.0), ("_neyman", neyman, 1.0)):
-        errors = study.error * np.sqrt(1 + of_belt)  # the belt has as many toys
+    studies = {"": (wilks, 0), "_2000_events": (many, 0), "_neyman": (neyman, 1)}
+    for suffix, (study, belts) in studies.items():
+        errors = study.error * np.sqrt(1 + belts)  # a belt has as many toys
         for level, share, error in zip((68, 95), study.fraction, errors, strict=True):
             metrics[f"toy_coverage_{level}{suffix}"] = float(share)
             metrics[f"toy_coverage_{level}{suffix}_error"] = float(error)
