@@ -14,7 +14,7 @@ setup: .venv/.installed
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet $(TORCH)
-	$(BIN)/python -m pip install --quiet --editable ".[baselines,samplers,simulators,transport]" --group dev $(TORCH)
+	$(BIN)/python -m pip install --quiet --editable ".[baselines,cluster,parquet,samplers,simulators,transport]" --group dev $(TORCH)
 	touch $@
 
 quickstart: setup
