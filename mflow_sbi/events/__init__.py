@@ -1,5 +1,6 @@
 """Reading event files: from ROOT branches to observables, with the truth that travels along."""
 
+from mflow_sbi.events.chunks import EventChunks, open_chunks
 from mflow_sbi.events.inspection import FileSummary, inspect_file
 from mflow_sbi.events.metadata import (
     EventMetadata,
@@ -23,6 +24,7 @@ from mflow_sbi.events.standardize import Standardizer
 __all__ = [
     "CLOSURE_TERMS",
     "WBF_OBSERVABLES",
+    "EventChunks",
     "EventMetadata",
     "EventSample",
     "FileSummary",
@@ -38,5 +40,6 @@ __all__ = [
     "compute",
     "concatenate",
     "inspect_file",
+    "open_chunks",
     "read_events",
 ]

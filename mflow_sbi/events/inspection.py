@@ -9,7 +9,13 @@ from mflow_sbi.errors import MflowSbiError
 from mflow_sbi.events.layouts import LAYOUTS, recognise
 from mflow_sbi.events.metadata import EventMetadata, Parameter
 from mflow_sbi.events.observables import Observable
-from mflow_sbi.events.plan import ReadingPlan, choose_tree, plan_reading, read_metadata
+from mflow_sbi.events.plan import (
+    ReadingPlan,
+    ReadingRequest,
+    choose_tree,
+    plan_reading,
+    read_metadata,
+)
 from mflow_sbi.events.reading import Progress, read_events
 from mflow_sbi.events.root_files import EventFile, open_events
 from mflow_sbi.events.sample import EventSample, SelectionReport
@@ -102,20 +108,23 @@ def inspect_file(
             wrong inside is told in `problems`.
     """
     path = Path(path)
-    if observables is not None and not isinstance(observables, str):
-        observables = tuple(observables)
+    request = ReadingRequest.of(tree=tree, observables=observables, selection=selection)
     with open_events(path) as file:
         summary = {"path": path, "size": path.stat().st_size, "trees": dict(file.trees)}
         record = _record(file)
         try:
-            plan = plan_reading(file, tree=tree, observables=observables, selection=selection)
+            plan = plan_reading(file, request)
         except MflowSbiError as error:
             summary |= _chosen(file, record, tree)
             return FileSummary(**summary, metadata=record, problems=(str(error),))
         summary |= _planned(plan, record)
     try:
         sample = read_events(
-            path, tree=tree, observables=observables, selection=selection, progress=progress
+            path,
+            tree=request.tree,
+            observables=request.observables,
+            selection=request.selections,
+            progress=progress,
         )
     except MflowSbiError as error:
         return FileSummary(**summary, problems=(str(error),))
@@ -146,12 +155,6 @@ def _chosen(file: EventFile, record: EventMetadata | None, tree: str | None) -> 
 
 
 def _planned(plan: ReadingPlan, record: EventMetadata | None) -> dict:
-    present = {
-        "theta": plan.theta,
-        "weight": plan.weight,
-        "score": plan.score,
-        "components": plan.components,
-    }
     return {
         "tree": plan.tree.name,
         "layout": plan.layout.name,
@@ -159,7 +162,7 @@ def _planned(plan: ReadingPlan, record: EventMetadata | None) -> dict:
         "metadata": record,
         "observables": plan.metadata.observable_names,
         "parameters": plan.metadata.parameters,
-        "truth": tuple(name for name, branches in present.items() if branches),
+        "truth": plan.carries,
     }
 
 

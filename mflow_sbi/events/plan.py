@@ -18,7 +18,35 @@ from mflow_sbi.events.observables import WBF_OBSERVABLES, Observable, as_observa
 from mflow_sbi.events.root_files import EventFile, EventTree
 from mflow_sbi.events.wording import counted, listed
 
-__all__ = ["ReadingPlan", "choose_tree", "plan_reading", "read_metadata"]
+__all__ = ["ReadingPlan", "ReadingRequest", "choose_tree", "plan_reading", "read_metadata"]
+
+
+@dataclass(frozen=True)
+class ReadingRequest:
+    """What the caller asks for; see `read_events` for the meaning of each."""
+
+    tree: str | None = None
+    observables: tuple[Observable, ...] | None = None
+    selections: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        tree: str | None = None,
+        observables: str | Iterable[str | Observable] | None = None,
+        selection: str | Sequence[str] | None = None,
+    ) -> "ReadingRequest":
+        """Return the request in the words of `read_events`.
+
+        Raises:
+            ExpressionError: No observables, or two of one name.
+        """
+        return cls(
+            tree=tree,
+            observables=None if observables is None else as_observables(observables),
+            selections=(selection,) if isinstance(selection, str) else tuple(selection or ()),
+        )
 
 
 @dataclass(frozen=True)
@@ -48,6 +76,17 @@ class ReadingPlan:
     score: tuple[str, ...]
     weight: str | None
     components: str | None
+
+    @property
+    def carries(self) -> tuple[str, ...]:
+        """What travels with the events: theta, weight, score, components."""
+        present = {
+            "theta": self.theta,
+            "weight": self.weight,
+            "score": self.score,
+            "components": self.components,
+        }
+        return tuple(name for name, branches in present.items() if branches)
 
 
 def read_metadata(file: EventFile) -> EventMetadata | None:
@@ -92,13 +131,7 @@ def choose_tree(file: EventFile, record: EventMetadata | None, tree: str | None)
     return chosen
 
 
-def plan_reading(
-    file: EventFile,
-    *,
-    tree: str | None,
-    observables: Iterable[str | Observable] | None,
-    selection: str | Sequence[str] | None,
-) -> ReadingPlan:
+def plan_reading(file: EventFile, request: ReadingRequest) -> ReadingPlan:
     """Return what to read from a file.
 
     Raises:
@@ -107,12 +140,11 @@ def plan_reading(
         MetadataError: A malformed record, or one that does not fit the branches.
     """
     record = read_metadata(file)
-    chosen = choose_tree(file, record, tree)
+    chosen = choose_tree(file, record, request.tree)
     layout = LAYOUTS[record.layout] if record else recognise(chosen.name, chosen.branches)
-    columns = _Columns(chosen, layout, observables, record)
+    columns = _Columns(chosen, layout, request.observables, record)
     selections = tuple(
-        columns.sentence(text).require_kind("truth", "selection")
-        for text in ([selection] if isinstance(selection, str) else selection or ())
+        columns.sentence(text).require_kind("truth", "selection") for text in request.selections
     )
     names = record.parameter_names if record else _names_of_parameters(chosen)
     theta, score = (_truth(chosen, names, prefix) for prefix in (THETA_PREFIX, SCORE_PREFIX))
@@ -152,7 +184,7 @@ class _Columns:
         self,
         tree: EventTree,
         layout: Layout,
-        observables: Iterable[str | Observable] | None,
+        observables: tuple[Observable, ...] | None,
         record: EventMetadata | None,
     ) -> None:
         self.objects: dict[str, int] = {}

@@ -276,6 +276,9 @@ class EventSample:
 def concatenate(samples: Sequence[EventSample]) -> EventSample:
     """Return all events of several samples as one, in order.
 
+    Samples of one and the same record object (chunks, parts of a split) keep it; other records
+    are merged.
+
     Raises:
         MetadataError: The samples are not of one process and one setting (see `merge`).
         EventDataError: No samples, or only some of them carry theta, weight, score or components.
@@ -285,8 +288,16 @@ def concatenate(samples: Sequence[EventSample]) -> EventSample:
         raise EventDataError(msg)
     if len(samples) == 1:
         return samples[0]
-    metadata = merge([sample.metadata for sample in samples])
-    rows: dict[str, Array | None] = {}
+    first = samples[0].metadata
+    same = all(sample.metadata is first for sample in samples)
+    metadata = first if same else merge([sample.metadata for sample in samples])
+    reports = [sample.report for sample in samples if sample.report is not None]
+    report = sum(reports[1:], reports[0]) if len(reports) == len(samples) else None
+    return EventSample(**_stacked(samples), metadata=metadata, report=report)
+
+
+def _stacked(samples: Sequence[EventSample]) -> dict[str, Array]:
+    rows: dict[str, Array] = {}
     for name in ("x", *_OPTIONAL):
         values = [value for s in samples if (value := getattr(s, name)) is not None]
         if values and len(values) < len(samples):
@@ -295,7 +306,6 @@ def concatenate(samples: Sequence[EventSample]) -> EventSample:
                 "none. Read the files with and those without it separately."
             )
             raise EventDataError(msg)
-        rows[name] = np.concatenate(values) if values else None
-    reports = [sample.report for sample in samples if sample.report is not None]
-    report = sum(reports[1:], reports[0]) if len(reports) == len(samples) else None
-    return EventSample(**rows, metadata=metadata, report=report)  # pyright: ignore[reportArgumentType]
+        if values:
+            rows[name] = np.concatenate(values)
+    return rows

@@ -89,7 +89,7 @@ def test_the_order_of_objects_in_the_file_is_irrelevant(tmp_path, branches_of, w
 
 def test_chunks_are_invisible(good_file, monkeypatch):
     whole = read_events(good_file, selection="a[0].pt > 60")
-    monkeypatch.setattr("mflow_sbi.events.reading._CHUNK", 37)
+    monkeypatch.setattr("mflow_sbi.events.reading.CHUNK_EVENTS", 37)
     assert read_events(good_file, selection="a[0].pt > 60").digest == whole.digest
 
 
@@ -160,7 +160,7 @@ def test_several_files_are_one_sample(tmp_path, branches_of, record_of, write):
 
 
 def test_progress_ends_at_the_total(tmp_path, branches_of, write, monkeypatch):
-    monkeypatch.setattr("mflow_sbi.events.reading._CHUNK", 25)
+    monkeypatch.setattr("mflow_sbi.events.reading.CHUNK_EVENTS", 25)
     paths = [write(tmp_path / f"{k}.root", branches_of(60, seed=k)) for k in range(2)]
     calls = []
     read_events(paths, progress=lambda done, total: calls.append((done, total)))

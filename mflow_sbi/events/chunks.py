@@ -1,0 +1,200 @@
+"""`open_chunks`: a sample larger than memory, as ranges of entries that are read on demand.
+
+All files are opened and checked once, so that what can be refused is refused before anything is
+read; after that a file is open only while one of its chunks is being read. Each chunk lies
+inside one file, and reading it touches its own entries only.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from mflow_sbi.errors import EventDataError, EventFileError
+from mflow_sbi.events.entries import KeptEvents, read_entries
+from mflow_sbi.events.metadata import EventMetadata, merge
+from mflow_sbi.events.observables import Observable
+from mflow_sbi.events.paths import Paths, resolve_paths
+from mflow_sbi.events.plan import ReadingPlan, ReadingRequest, plan_reading
+from mflow_sbi.events.root_files import open_events
+from mflow_sbi.events.sample import EventSample
+
+__all__ = ["CHUNK_EVENTS", "EventChunks", "PlannedFile", "open_chunks", "plan_chunks"]
+
+CHUNK_EVENTS = 50_000
+
+
+@dataclass(frozen=True)
+class PlannedFile:
+    """One file of a sample, opened once and found readable.
+
+    Attributes:
+        path: The file.
+        n_entries: Entries of its tree.
+        metadata: Its record, with the observables.
+        carries: What travels with its events: theta, weight, score, components.
+        ranges: Its chunks, (first entry, one past the last).
+    """
+
+    path: Path
+    n_entries: int
+    metadata: EventMetadata
+    carries: tuple[str, ...]
+    ranges: tuple[tuple[int, int], ...] = field(repr=False)
+
+
+class EventChunks(Sequence[EventSample]):
+    """Events of one or several files, a chunk of entries at a time.
+
+    `chunks[k]` reads the entries of the k-th range and returns the events kept among them, none
+    or up to `chunk_events`; nothing is kept in memory. Every chunk carries the `metadata` of the
+    whole, so that chunks concatenate to what `read_events` returns.
+
+    Attributes:
+        files: The files, in order.
+        n_entries: Entries of all files, before any selection.
+    """
+
+    def __init__(self, files: Sequence[PlannedFile], request: ReadingRequest) -> None:
+        self.files = tuple(files)
+        self.n_entries = sum(file.n_entries for file in self.files)
+        self._request = request
+        self._places = [(n, k) for n, f in enumerate(self.files) for k in range(len(f.ranges))]
+
+    @cached_property
+    def metadata(self) -> EventMetadata:
+        """The record of the whole; its parameters range over theta of all entries.
+
+        Raises:
+            MetadataError: The files are not of one process and one setting.
+        """
+        merged = merge([file.metadata for file in self.files])
+        if "theta" not in self.files[0].carries or self.n_entries == 0:
+            return merged
+        return merged.with_ranges_of(np.vstack([*self._theta_ranges()]))
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, number: int) -> EventSample:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Return the events kept among the entries of one chunk.
+
+        Raises:
+            IndexError: No such chunk.
+            EventFileError: A file is gone, damaged or changed.
+            EventDataError: Numbers that are not finite or not physical.
+        """
+        which, k = self._places[number]
+        with self.opened(which) as plan:
+            return self._sample(read_entries(plan, *self.files[which].ranges[k]))
+
+    def __iter__(self) -> Iterator[EventSample]:
+        for which, file in enumerate(self.files):
+            with self.opened(which) as plan:
+                for start, stop in file.ranges:
+                    yield self._sample(read_entries(plan, start, stop))
+
+    def __repr__(self) -> str:
+        return (
+            f"EventChunks({len(self)} chunks, {self.n_entries} entries, "
+            f"{len(self.files)} files, process={self.files[0].metadata.process!r})"
+        )
+
+    @contextmanager
+    def opened(self, which: int) -> Iterator[ReadingPlan]:
+        """Open a file by its number in `files`, as a context; refuse it if it has changed."""
+        planned = self.files[which]
+        with open_events(planned.path) as file:
+            plan = plan_reading(file, self._request)
+            if plan.tree.n_entries != planned.n_entries or plan.metadata != planned.metadata:
+                msg = (
+                    f"{planned.path}: changed while it was being read ({planned.n_entries:,} "
+                    f"entries before, {plan.tree.n_entries:,} now); expected the same file. "
+                    "Wait until it is written, and read again."
+                )
+                raise EventFileError(msg)
+            yield plan
+
+    def _sample(self, kept: KeptEvents) -> EventSample:
+        return EventSample(metadata=self.metadata, report=kept.report, **kept.arrays)
+
+    def _theta_ranges(self) -> Iterator[np.ndarray]:
+        """Yield smallest and largest theta of every chunk, (2, p)."""
+        for which, file in enumerate(self.files):
+            with self.opened(which) as plan:
+                for start, stop in file.ranges:
+                    if stop > start:
+                        columns = [plan.tree.scalars(name, start, stop) for name in plan.theta]
+                        yield np.array([[c.min() for c in columns], [c.max() for c in columns]])
+
+
+def open_chunks(
+    path: Paths,
+    *,
+    tree: str | None = None,
+    observables: str | Iterable[str | Observable] | None = None,
+    selection: str | Sequence[str] | None = None,
+    min_events: int = 1,
+    chunk_events: int = CHUNK_EVENTS,
+) -> EventChunks:
+    """Return the events of files as chunks that are read on demand.
+
+    Every file is opened and checked here; the parameters are read once, for their ranges, and
+    nothing else is.
+
+    Args:
+        path: As for `read_events`.
+        tree: As for `read_events`.
+        observables: As for `read_events`.
+        selection: As for `read_events`.
+        min_events: 0 where files without entries are fine.
+        chunk_events: Most entries of a chunk.
+
+    Raises:
+        EventFileError: A file, tree or branch is missing, unreadable or empty.
+        EventDataError: Only some of the files carry theta, weight, score or components.
+        ExpressionError: An observable or selection outside the language.
+        MetadataError: A malformed metadata record, or files that do not belong together.
+    """
+    request = ReadingRequest.of(tree=tree, observables=observables, selection=selection)
+    chunks = plan_chunks(path, request, min_events=min_events, chunk_events=chunk_events)
+    _ = chunks.metadata  # files that do not belong together are refused now
+    return chunks
+
+
+def plan_chunks(
+    path: Paths, request: ReadingRequest, *, min_events: int, chunk_events: int
+) -> EventChunks:
+    """Return the chunks of files, each opened and checked once; nothing is read."""
+    if chunk_events < 1:
+        msg = f"chunk_events={chunk_events}: expected at least 1 entry a chunk."
+        raise EventDataError(msg)
+    files = [_planned(p, request, min_events, chunk_events) for p in resolve_paths(path)]
+    for other in files[1:]:
+        differing = set(files[0].carries) ^ set(other.carries)
+        if differing:
+            name = sorted(differing)[0]
+            n = sum(name in file.carries for file in files)
+            msg = (
+                f"only {n} of {len(files)} files carry {name}; expected all or none. Read the "
+                "files with and those without it separately."
+            )
+            raise EventDataError(msg)
+    return EventChunks(files, request)
+
+
+def _planned(path: Path, request: ReadingRequest, least: int, size: int) -> PlannedFile:
+    with open_events(path) as file:
+        plan = plan_reading(file, request)
+    n = plan.tree.n_entries
+    if n == 0 and least > 0:
+        msg = (
+            f"{path}: tree {plan.tree.name!r} is empty (0 events); expected at least one. "
+            "Check the job that wrote it."
+        )
+        raise EventFileError(msg)
+    ranges = tuple((start, min(start + size, n)) for start in range(0, max(1, n), size))
+    return PlannedFile(path, n, plan.metadata, plan.carries, ranges)
