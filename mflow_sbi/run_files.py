@@ -7,8 +7,9 @@ runs/<name>/  config.json  surrogate/  history.csv  metrics.json  posterior.nc  
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
+from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
@@ -173,8 +174,18 @@ def read_history(folder: Path) -> list[dict[str, str]]:
 
 
 def file_digests(paths: str | Sequence[str]) -> dict[str, str]:
-    """Return file name -> sha256 of the files meant by paths or patterns."""
-    return {path.name: sha256(path.read_bytes()).hexdigest() for path in resolve_paths(paths)}
+    """Return file name -> sha256 of the files meant by paths or patterns.
+
+    Files of one name in several folders are named with their folders.
+    """
+    files = resolve_paths(paths)
+    several = {name for name, n in Counter(path.name for path in files).items() if n > 1}
+    digests = {}
+    for path in files:
+        with path.open("rb") as file:
+            name = str(path) if path.name in several else path.name
+            digests[name] = file_digest(file, "sha256").hexdigest()
+    return digests
 
 
 def stored_surface(folder: Path) -> SurfaceMetrics:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from mflow_sbi.errors import EventFileError
+from mflow_sbi.events.manifest import is_manifest, read_manifest
 
 __all__ = ["Paths", "resolve_paths"]
 
@@ -17,8 +18,12 @@ Paths: TypeAlias = str | PathLike[str] | Sequence[str | PathLike[str]]
 def resolve_paths(path: Paths) -> list[Path]:
     """Return the files meant by a path, a pattern, or several of these; patterns in sorted order.
 
+    A campaign's manifest, or the folder that holds it, means the files of the campaign.
+
     Raises:
-        EventFileError: A pattern without a match, no path at all, or one file meant twice.
+        EventFileError: A pattern without a match, no path at all, or one file meant twice; a
+            campaign that is not complete, or whose files changed.
+        MetadataError: A manifest that is none, or malformed.
     """
     items = [path] if isinstance(path, str | PathLike) else list(path)
     paths: list[Path] = []
@@ -28,7 +33,8 @@ def resolve_paths(path: Paths) -> list[Path]:
         if not found:
             msg = f"{item}: no file matches this pattern; expected at least one ROOT file."
             raise EventFileError(msg)
-        paths.extend(map(Path, found))
+        for one in map(Path, found):
+            paths.extend(read_manifest(one) if is_manifest(one) else [one])
     if not paths:
         msg = "no path given; expected at least one ROOT file."
         raise EventFileError(msg)
