@@ -3,6 +3,7 @@
 from mflow_sbi.events.chunks import EventChunks, open_chunks
 from mflow_sbi.events.inspection import FileSummary, inspect_file
 from mflow_sbi.events.metadata import (
+    Benchmarks,
     EventMetadata,
     Morphing,
     Parameter,
@@ -24,6 +25,7 @@ from mflow_sbi.events.standardize import Standardizer
 __all__ = [
     "CLOSURE_TERMS",
     "WBF_OBSERVABLES",
+    "Benchmarks",
     "EventChunks",
     "EventMetadata",
     "EventSample",

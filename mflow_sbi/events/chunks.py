@@ -15,7 +15,8 @@ import numpy as np
 
 from mflow_sbi.errors import EventDataError, EventFileError
 from mflow_sbi.events.entries import KeptEvents, read_entries
-from mflow_sbi.events.metadata import EventMetadata, merge
+from mflow_sbi.events.merging import merge
+from mflow_sbi.events.metadata import EventMetadata
 from mflow_sbi.events.observables import Observable
 from mflow_sbi.events.paths import Paths, resolve_paths
 from mflow_sbi.events.plan import ReadingPlan, ReadingRequest, plan_reading

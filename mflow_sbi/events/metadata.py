@@ -6,7 +6,7 @@ a misread cross section is a silently wrong posterior.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from typing import Any, Literal
@@ -22,18 +22,17 @@ from mflow_sbi.interfaces import Array
 __all__ = [
     "FORMAT",
     "FORMAT_VERSION",
+    "Benchmarks",
     "EventMetadata",
     "Morphing",
     "Parameter",
     "Simulator",
     "ThetaSampling",
-    "merge",
 ]
 
 FORMAT = "mflow_sbi.events"
 FORMAT_VERSION = 1
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-_SAME_WITHIN = 5.0  # standard deviations of the Monte Carlo error
 
 
 @dataclass(frozen=True)
@@ -126,13 +125,44 @@ class Morphing:
 
 
 @dataclass(frozen=True)
+class Benchmarks:
+    """Each event's weight w_ib had it been generated at benchmark b = 1..B, whatever theta it has.
+
+    Attributes:
+        branch: Where the B weights of every event stand.
+        names: Names of the benchmarks; empty where the file does not tell.
+        theta: Parameters of the benchmarks, (B, p); empty where the file does not tell.
+    """
+
+    __pydantic_config__ = _STRICT
+
+    branch: str
+    names: tuple[str, ...] = ()
+    theta: tuple[tuple[float, ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        n_names, n_points = len(self.names), len(self.theta)
+        if n_names and n_points and n_names != n_points:
+            msg = f"benchmarks: {n_names} names and {n_points} points theta; expected as many."
+            raise MetadataError(msg)
+        if len(set(self.names)) < n_names:
+            msg = f"benchmarks: every name must be used once; got {listed(self.names)}."
+            raise MetadataError(msg)
+
+    @property
+    def number(self) -> int | None:
+        """B, or None where neither names nor parameters tell."""
+        return len(self.names) or len(self.theta) or None
+
+
+@dataclass(frozen=True)
 class EventMetadata:
     """What an event file says of itself; fields as in the JSON record.
 
     Attributes:
         process: Short name, e.g. "wbf_h_aa"; "unknown" for foreign files.
         tree: Name of the TTree.
-        layout: "delphes" or "flat".
+        layout: "delphes", "nanoaod", "flat", or "declared" by the reader.
         parameters: The p theory parameters, in the order of the columns of theta.
         observables: The columns of x, in order.
         simulator: Program and settings.
@@ -143,6 +173,7 @@ class EventMetadata:
         sum_of_weights: Sum of event weights in the tree.
         sum_of_weights_before_selection: The same before the generator's own cuts.
         morphing: The exact or joint density of each event as a polynomial in theta.
+        benchmarks: What `benchmark_weight` are the weights of.
 
     >>> m = EventMetadata(process="toy", tree="t", layout="flat", parameters=(Parameter("mu"),))
     >>> EventMetadata.from_json(m.to_json()) == m
@@ -153,7 +184,7 @@ class EventMetadata:
 
     process: str
     tree: str
-    layout: Literal["delphes", "flat"]
+    layout: Literal["delphes", "nanoaod", "flat", "declared"]
     parameters: tuple[Parameter, ...] = ()
     observables: tuple[Observable, ...] = ()
     simulator: Simulator | None = None
@@ -164,6 +195,7 @@ class EventMetadata:
     sum_of_weights: float | None = None
     sum_of_weights_before_selection: float | None = None
     morphing: Morphing | None = None
+    benchmarks: Benchmarks | None = None
 
     def __post_init__(self) -> None:
         for kind, items in (("parameters", self.parameters), ("observables", self.observables)):
@@ -174,6 +206,13 @@ class EventMetadata:
         if self.morphing and len(self.morphing.exponents[0]) != len(self.parameters):
             msg = (
                 f"morphing: exponents of {len(self.morphing.exponents[0])} parameters, "
+                f"but {len(self.parameters)} parameters are declared."
+            )
+            raise MetadataError(msg)
+        points = self.benchmarks.theta if self.benchmarks else ()
+        if {len(point) for point in points} - {len(self.parameters)}:
+            msg = (
+                f"benchmarks: points theta of {sorted({len(point) for point in points})} numbers, "
                 f"but {len(self.parameters)} parameters are declared."
             )
             raise MetadataError(msg)
@@ -214,6 +253,8 @@ class EventMetadata:
             record["theta_sampling"] = {k: v for k, v in sampling.items() if v is not None}
         if self.simulator and not self.simulator.statistics:
             del record["simulator"]["statistics"]
+        if self.benchmarks is None:
+            del record["benchmarks"]
         return json.dumps(record, allow_nan=False)
 
     @classmethod
@@ -256,6 +297,7 @@ _CLASS_AT: dict[str, type] = {
     "simulator": Simulator,
     "theta_sampling": ThetaSampling,
     "morphing": Morphing,
+    "benchmarks": Benchmarks,
 }
 
 
@@ -268,104 +310,3 @@ def _sentence(error: ValidationError) -> str:
         hint = nearest(str(first["loc"][-1]), known)
         return f"metadata: unknown key {place!r}; known keys: {listed(known, most=20)}.{hint}"
     return f"metadata: {place!r}: {first['msg']}; got {first['input']!r:.80}."
-
-
-def merge(records: Sequence[EventMetadata]) -> EventMetadata:
-    """Return the record of several files read as one sample.
-
-    Event counts and sums of weights add; ranges widen; cross sections estimated independently
-    combine with weights 1/error^2; seeds, commands and samplings that differ are left out.
-
-    Raises:
-        MetadataError: The files differ in what makes events comparable (process, parameters,
-            observables, simulator settings, morphing basis), or their cross sections differ by
-            more than 5 standard deviations.
-    """
-    first = records[0]
-    for other in records[1:]:
-        for what, mine, theirs in (
-            ("process", first.process, other.process),
-            ("layout", first.layout, other.layout),
-            ("parameters", first.parameter_names, other.parameter_names),
-            ("observables", first.observables, other.observables),
-            ("simulator", *_differing(first.simulator, other.simulator)),
-            ("morphing", _identity(first.morphing), _identity(other.morphing)),
-        ):
-            if mine != theirs:
-                msg = (
-                    f"the files differ in {what}: {mine} and {theirs}; expected files of one "
-                    "process and one setting. Read them one by one."
-                )
-                raise MetadataError(msg)
-    simulators = [record.simulator for record in records]
-    return replace(
-        first,
-        simulator=_common(
-            simulators, default=first.simulator and replace(first.simulator, statistics={})
-        ),
-        command=_common([r.command for r in records], default=""),
-        seed=_common([r.seed for r in records]),
-        theta_sampling=_common([r.theta_sampling for r in records]),
-        n_events=_total(r.n_events for r in records),
-        sum_of_weights=_total(r.sum_of_weights for r in records),
-        sum_of_weights_before_selection=_total(r.sum_of_weights_before_selection for r in records),
-        parameters=tuple(
-            replace(
-                parameter,
-                low=_extreme(min, [r.parameters[k].low for r in records]),
-                high=_extreme(max, [r.parameters[k].high for r in records]),
-            )
-            for k, parameter in enumerate(first.parameters)
-        ),
-        morphing=_merged_morphing([r.morphing for r in records if r.morphing]),
-    )
-
-
-def _differing(first: Simulator | None, other: Simulator | None) -> tuple[Any, Any]:
-    """Return what differs between two simulators, leaving out statistics."""
-    mine, theirs = (s and f"{s.name} {s.version}" for s in (first, other))
-    if first is None or other is None or mine != theirs:
-        return mine, theirs
-    names = dict.fromkeys((*first.settings, *other.settings))
-    keys = [name for name in names if first.settings.get(name) != other.settings.get(name)]
-    return {k: first.settings.get(k) for k in keys}, {k: other.settings.get(k) for k in keys}
-
-
-def _identity(morphing: Morphing | None) -> tuple | None:
-    return morphing and (morphing.exponents, morphing.likelihood, morphing.measure)
-
-
-def _common(values: Sequence[Any], default: Any = None) -> Any:  # noqa: ANN401
-    return values[0] if all(value == values[0] for value in values) else default
-
-
-def _total(values: Iterable[Any]) -> Any:  # noqa: ANN401
-    values = list(values)
-    return None if None in values else sum(values)
-
-
-def _extreme(choose: Any, values: list[float | None]) -> float | None:  # noqa: ANN401
-    return choose(known) if (known := [v for v in values if v is not None]) else None
-
-
-def _merged_morphing(records: list[Morphing]) -> Morphing | None:
-    if not records or all(record == records[0] for record in records):
-        return records[0] if records else None
-    values = np.array([record.cross_section for record in records])
-    errors = np.array([record.cross_section_error for record in records])
-    off = np.abs(values - values[0]) > _SAME_WITHIN * np.hypot(errors, errors[0])
-    if off.any():
-        row, k = np.argwhere(off)[0]
-        msg = (
-            f"the files disagree on the cross section of component {k}: {values[0, k]:.6g} and "
-            f"{values[row, k]:.6g} pb, more than {_SAME_WITHIN:g} standard deviations apart; "
-            "expected files of one setting. Read them one by one."
-        )
-        raise MetadataError(msg)
-    exact = (errors == 0).any(axis=0)
-    inverse = 1 / np.where(errors > 0, errors, 1.0) ** 2
-    mean = np.where(exact, values[0], (inverse * values).sum(axis=0) / inverse.sum(axis=0))
-    error = np.where(exact, 0.0, inverse.sum(axis=0) ** -0.5)
-    return replace(
-        records[0], cross_section=tuple(mean.tolist()), cross_section_error=tuple(error.tolist())
-    )

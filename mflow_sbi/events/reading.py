@@ -8,7 +8,7 @@ from typing import TypeAlias
 from mflow_sbi.errors import EventDataError
 from mflow_sbi.events.chunks import CHUNK_EVENTS, EventChunks, plan_chunks
 from mflow_sbi.events.entries import KeptEvents, read_entries
-from mflow_sbi.events.metadata import merge
+from mflow_sbi.events.merging import merge
 from mflow_sbi.events.observables import Observable
 from mflow_sbi.events.paths import Paths, resolve_paths
 from mflow_sbi.events.plan import ReadingRequest

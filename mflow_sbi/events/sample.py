@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mflow_sbi.errors import EventDataError, MissingReference, ShapeError
-from mflow_sbi.events.metadata import EventMetadata, merge
+from mflow_sbi.events.merging import merge
+from mflow_sbi.events.metadata import EventMetadata
 from mflow_sbi.events.weights import (
     WeightSummary,
     equal_weights,
@@ -20,7 +21,7 @@ from mflow_sbi.interfaces import Array
 
 __all__ = ["EventSample", "SelectionReport", "concatenate"]
 
-_OPTIONAL = ("theta", "weight", "score", "components")
+_OPTIONAL = ("theta", "weight", "score", "components", "benchmark_weight")
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ class EventSample:
         weight: Event weights, of either sign, (N,); see `events.weights`.
         score: grad_theta log p of each event at its own theta, (N, p).
         components: Morphing components c_k(x), (N, K).
+        benchmark_weight: Weights of each event at the B benchmarks of the metadata, in units of
+            `weight` (a weight of 1 where there is none), (N, B).
         report: How many events were read and dropped.
 
     Raises:
@@ -76,6 +79,7 @@ class EventSample:
     weight: Array | None = None
     score: Array | None = None
     components: Array | None = None
+    benchmark_weight: Array | None = None
     report: SelectionReport | None = None
 
     def __post_init__(self) -> None:
@@ -92,6 +96,9 @@ class EventSample:
         self._require("weight", (n_events,))
         self._require("score", (n_events, n_parameters))
         self._require("components", (n_events, n_components))
+        benchmarks = self.metadata.benchmarks
+        n_benchmarks = benchmarks.number if benchmarks else None
+        self._require("benchmark_weight", (n_events, n_benchmarks))
 
     def _require(self, name: str, shape: tuple[int | None, ...]) -> None:
         value = getattr(self, name)
@@ -104,7 +111,7 @@ class EventSample:
             expected = "(" + ", ".join("any" if s is None else str(s) for s in shape) + ")"
             msg = (
                 f"EventSample: {name} has shape {value.shape}, expected {expected} from x and the "
-                "metadata (observables, parameters, morphing exponents)."
+                "metadata (observables, parameters, morphing exponents, benchmarks)."
             )
             raise ShapeError(msg)
 
@@ -261,6 +268,13 @@ class EventSample:
             "components", "the morphing components of each event (`morphing` in the metadata)"
         )
 
+    def require_benchmark_weight(self) -> Array:
+        """Return the weights at the benchmarks, (N, B), or raise `MissingReference`."""
+        return self._reference(
+            "benchmark_weight",
+            "the weights of each event at benchmark points (read_events(..., benchmark_weights=))",
+        )
+
     def _reference(self, name: str, meaning: str) -> Array:
         value = getattr(self, name)
         if value is None:
@@ -281,7 +295,8 @@ def concatenate(samples: Sequence[EventSample]) -> EventSample:
 
     Raises:
         MetadataError: The samples are not of one process and one setting (see `merge`).
-        EventDataError: No samples, or only some of them carry theta, weight, score or components.
+        EventDataError: No samples, or only some of them carry theta, weight, score, components
+            or benchmark weights.
     """
     if not samples:
         msg = "concatenate: expected at least one sample; got none."

@@ -8,7 +8,7 @@ import pytest
 
 from mflow_sbi.errors import MetadataError
 from mflow_sbi.events import EventMetadata, Observable, Parameter
-from mflow_sbi.events.metadata import merge
+from mflow_sbi.events.merging import merge
 
 
 def test_record_of_the_contract_round_trips(record_of):
@@ -69,7 +69,7 @@ MALFORMED = {
         _with(["parameters", 1, "hi"], 1),
         "unknown key 'parameters.1.hi'.*Did you mean 'high'",
     ),
-    "layout": (_with(["layout"], "nanoaod"), "'layout'.*'delphes' or 'flat'; got 'nanoaod'"),
+    "layout": (_with(["layout"], "lhe"), "'layout'.*'flat' or 'declared'; got 'lhe'"),
     "text for a number": (_with(["n_events"], "10"), "'n_events'.*integer; got '10'"),
     "fraction of an event": (_with(["n_events"], 1.5), "'n_events'"),
     "infinite": (_with(["sum_of_weights"], float("inf")), "'sum_of_weights'.*finite"),
