@@ -9,6 +9,7 @@ from torch import Tensor
 from mflow_sbi.errors import TrainingError
 from mflow_sbi.events.weights import theta_weights
 from mflow_sbi.training.objectives import TrainingBatch
+from mflow_sbi.training.processes import ALONE, Processes
 
 __all__ = [
     "ENCODING_ROWS",
@@ -103,17 +104,35 @@ def _of_mean_one(events: TrainingEvents) -> TrainingEvents:
 
 @torch.no_grad()
 def as_one_batch(
-    events: TrainingEvents, resting_encoder: Callable[[Tensor], Tensor] | None
+    events: TrainingEvents,
+    resting_encoder: Callable[[Tensor], Tensor] | None,
+    processes: Processes = ALONE,
 ) -> TrainingBatch:
-    """Return all events as one batch, with what of the encoding rests computed once."""
+    """Return all events as one batch, with what of the encoding rests computed once.
+
+    Processes share out the encoding; each returns all events.
+    """
     if resting_encoder is None:
         return TrainingBatch(*events[:2], None, *events[2:])
-    resting = torch.cat([resting_encoder(part) for part in events.x.split(ENCODING_ROWS)])
+    resting = _encoded(events.x, resting_encoder, processes)
     truth = [None if part is None else part.to(resting.dtype) for part in events[2:]]
     return TrainingBatch(events.x, events.theta.to(resting.dtype), resting, *truth)
 
 
-def rows_of(batch: TrainingBatch, index: Tensor) -> TrainingBatch:
+def _encoded(x: Tensor, encoder: Callable[[Tensor], Tensor], processes: Processes) -> Tensor:
+    """Return the encoding of all events, (N, n) -> (N, d), each part by one of the processes."""
+    parts = x.split(ENCODING_ROWS)
+    if not processes.are_many:
+        return torch.cat([encoder(part) for part in parts])
+    shape = encoder(x[:1])
+    resting = shape.new_zeros(len(x), *shape.shape[1:])
+    for k, (part, place) in enumerate(zip(parts, resting.split(ENCODING_ROWS), strict=True)):
+        if processes.takes(k):
+            place.copy_(encoder(part))
+    return processes.summed(resting)
+
+
+def rows_of(batch: TrainingBatch, index: Tensor | slice) -> TrainingBatch:
     """Return the rows of a batch."""
     return TrainingBatch(*(None if part is None else part[index] for part in batch))  # pyright: ignore[reportArgumentType]
 

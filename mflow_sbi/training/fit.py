@@ -6,103 +6,33 @@ so that a run resumed from a checkpoint repeats the uninterrupted run bit for bi
 
 import math
 import time
-from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
-from functools import cached_property, partial
-from hashlib import sha256
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from mflow_sbi.errors import TrainingError
-from mflow_sbi.training.batches import (
-    TrainingEvents,
-    as_one_batch,
-    batches_of,
-    generator_of,
-    split_events,
-)
+from mflow_sbi.training.batches import TrainingEvents
 from mflow_sbi.training.checkpoint import (
     Checkpoint,
     PhaseCheckpoint,
     load_checkpoint,
     save_checkpoint,
 )
-from mflow_sbi.training.objectives import TrainingBatch
+from mflow_sbi.training.processes import Processes
 from mflow_sbi.training.schedules import Phase, Schedule
+from mflow_sbi.training.settings import EpochCallback, FitSettings, HistoryRecord, Trainable
+from mflow_sbi.training.sources import EpochSeed, EventSource, InMemoryEvents
+from mflow_sbi.training.steps import PhaseSteps
 from mflow_sbi.training.stopping import HeldOut, held_out_objective
 from mflow_sbi.transforms import compiled_layers
 
 __all__ = ["FitSettings", "HistoryRecord", "TrainingEvents", "fit"]
 
-WARM_UP_SHARE = 0.05
-FINAL_RATE_SHARE = 0.01
-PREPARING_ROWS = 100_000
 NEVER = HeldOut(math.inf)
-
-
-class Trainable(Protocol):
-    """What the loop needs of a surrogate."""
-
-    @property
-    def trainable_parts(self) -> Mapping[str, nn.Module]:
-        """Parts by name."""
-        ...
-
-    def prepare(self, part: str, x: Tensor) -> None:
-        """Fit what the part takes from data before gradients."""
-        ...
-
-    def resting_encoder(self, trains: Collection[str]) -> Callable[[Tensor], Tensor] | None:
-        """Return the part of the encoding that rests while the named parts train, if any."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return all tensors by name."""
-        ...
-
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any:  # noqa: ANN401
-        """Take all tensors by name."""
-        ...
-
-
-@dataclass(frozen=True)
-class FitSettings:
-    """How the loop runs, whatever it trains.
-
-    Args:
-        seed: seed of the shuffles and the split.
-        validation_fraction: share of events held out for early stopping.
-        compiled: compile the layers while they train: half a minute once, then steps take about
-            three quarters of their time.  Needs a C++ compiler; pays for long trainings.
-    """
-
-    seed: int = 0
-    validation_fraction: float = 0.1
-    compiled: bool = False
-
-
-@dataclass(frozen=True)
-class HistoryRecord:
-    """One epoch: weighted objective on training and held-out events, and what it took."""
-
-    phase: str
-    cycle: int
-    epoch: int
-    train: float
-    validation: float
-    learning_rate: float
-    seconds: float
-
-    def as_row(self) -> dict[str, object]:
-        """Return the fields by name."""
-        return asdict(self)
-
-
-EpochCallback = Callable[[HistoryRecord], None]
 
 
 @dataclass
@@ -134,54 +64,15 @@ def _parts(surrogate: Trainable, phase: Phase) -> list[nn.Module]:
     return [parts[name] for name in phase.trains]
 
 
-def learning_rate_share(step: int, total: int) -> float:
-    """Return the share of the peak rate: linear warm-up, cosine decay to 1%.
-
-    >>> [round(learning_rate_share(step, 100), 3) for step in (0, 4, 99)]
-    [0.2, 1.0, 0.01]
-    """
-    warm_up = max(1, round(WARM_UP_SHARE * total))
-    if step < warm_up:
-        return (step + 1) / warm_up
-    progress = (step - warm_up) / max(1, total - 1 - warm_up)
-    cosine = 0.5 * (1.0 + math.cos(math.pi * progress))
-    return FINAL_RATE_SHARE + (1.0 - FINAL_RATE_SHARE) * cosine
-
-
-def _objective(surrogate: Trainable, phase: Phase, batch: TrainingBatch) -> Tensor:
-    terms = [weight * objective(surrogate, batch) for objective, weight in phase.objectives]
-    return torch.stack(terms).sum()
-
-
-def _train_epoch(
-    surrogate: Trainable,
-    phase: Phase,
-    state: _PhaseState,
-    data: TrainingBatch,
-    order: Tensor,
-    total_steps: int,
-) -> float:
-    parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
-    losses = []
-    for batch in batches_of(data, order, phase.batch_size):
-        rate = phase.learning_rate * learning_rate_share(state.steps_done, total_steps)
-        for group in state.optimizer.param_groups:
-            group["lr"] = rate
-        state.optimizer.zero_grad(set_to_none=True)
-        loss = _objective(surrogate, phase, batch)
-        if not bool(torch.isfinite(loss)):
-            message = (
-                f"phase {phase.name!r} diverged at step {state.steps_done}: the objective is "
-                f"{loss.item()}; lower learning_rate (now {phase.learning_rate:g}) or look for "
-                "outliers in the events"
-            )
-            raise TrainingError(message)
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, phase.clip_norm, foreach=True)
-        state.optimizer.step()
-        state.steps_done += 1
-        losses.append(loss.detach())
-    return float(torch.stack(losses).mean())
+def _resting_tensors(surrogate: Trainable, phase: Phase) -> dict[str, Tensor]:
+    """Return the numbers of the surrogate that no part of the phase trains, by name."""
+    trained = {
+        tensor.data_ptr()
+        for part in _parts(surrogate, phase)
+        for tensor in part.state_dict().values()
+    }
+    state = surrogate.state_dict()
+    return {name: value for name, value in state.items() if value.data_ptr() not in trained}
 
 
 @dataclass
@@ -191,8 +82,7 @@ class _Run:
     surrogate: Trainable
     schedule: Schedule
     settings: FitSettings
-    train: TrainingEvents
-    held_out: TrainingEvents
+    source: EventSource
     folder: Path | None
     history: list[HistoryRecord]
     states: dict[str, _PhaseState]
@@ -200,10 +90,12 @@ class _Run:
     @cached_property
     def fingerprint(self) -> str:
         """What must agree for a checkpoint to be taken up."""
-        data = sha256()
-        for tensor in (part for part in self.train if part is not None):
-            data.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        return repr((self.schedule, self.settings, data.hexdigest()))
+        return repr((self.schedule, self.settings, self.source.digest))
+
+    @property
+    def processes(self) -> Processes:
+        """The processes that train together."""
+        return self.settings.processes
 
     def state_of(self, phase: Phase) -> _PhaseState:
         """Return the optimiser state of a phase, made on first use and kept across cycles."""
@@ -231,7 +123,7 @@ class _Run:
         if self.epochs_done(phase, cycle) == 0:
             if cycle == 0:
                 for part in phase.trains:
-                    self.surrogate.prepare(part, self.train.x[:PREPARING_ROWS])
+                    self.surrogate.prepare(part, self.source.preparing())
             state.best, state.best_tensors = NEVER, None
             state.epochs_since_best = 0
         return state
@@ -240,21 +132,21 @@ class _Run:
         """Train one phase of one cycle and leave the surrogate at its best held-out epoch."""
         state = self.begin(phase, cycle)
         encoder = self.surrogate.resting_encoder(phase.trains)
-        data = as_one_batch(self.train, encoder)
-        held_out = as_one_batch(self.held_out, encoder)
-        steps_per_epoch = max(1, len(data.x) // phase.batch_size)
+        data = self.source.phase_events(encoder, _resting_tensors(self.surrogate, phase))
+        steps_per_epoch = max(1, data.n_events // phase.batch_size)
         total_steps = steps_per_epoch * phase.epochs * self.schedule.cycles
+        steps = PhaseSteps(self.surrogate, phase, self.processes, total_steps)
         index = list(self.schedule.phase_names).index(phase.name)
-        objective = partial(_objective, self.surrogate, phase)
         while (epoch := self.epochs_done(phase, cycle)) < phase.epochs:
             if state.epochs_since_best >= phase.patience:
                 break
             began = time.perf_counter()
-            generator = generator_of(self.settings.seed, 1, cycle, index, epoch)
-            order = torch.randperm(len(data.x), generator=generator)
+            seed = EpochSeed(self.settings.seed, cycle, index, epoch)
+            batches = data.batches(phase.batch_size, seed)
             with self.layers_of(phase):
-                train = _train_epoch(self.surrogate, phase, state, data, order, total_steps)
-            validation = held_out_objective(objective, held_out)
+                train, made = steps.epoch(state.optimizer, batches, state.steps_done)
+            state.steps_done += made
+            validation = held_out_objective(steps.objective, data.held_out, self.processes)
             state.take(self.surrogate, validation)
             rate = float(state.optimizer.param_groups[0]["lr"])
             seconds = time.perf_counter() - began
@@ -278,7 +170,7 @@ class _Run:
 
     def save(self) -> None:
         """Write the checkpoint, if a folder was given."""
-        if self.folder is None:
+        if self.folder is None or not self.processes.is_first:
             return
         phases = {
             name: PhaseCheckpoint(
@@ -325,7 +217,7 @@ class _Run:
 
 def fit(
     surrogate: Trainable,
-    events: TrainingEvents,
+    events: TrainingEvents | EventSource,
     schedule: Schedule,
     settings: FitSettings,
     *,
@@ -337,21 +229,27 @@ def fit(
     Each phase ends at its best held-out epoch (see `training.stopping`).  With a checkpoint folder
     the state is written after every epoch, and a checkpoint found there is taken up.
 
+    Processes that train together (see `training.processes`) all call this with the same arguments
+    and end with the same surrogate; the first alone writes checkpoints.
+
     Args:
         surrogate: parts, `prepare`, `encode` and whatever its objectives call.
-        events: standardised events and parameters, with weights where these differ.
+        events: standardised events and parameters, with weights where these differ; or a source
+            of such events that are not all in memory.
         schedule: phases of weighted objectives on named parts.
-        settings: seed and held-out share.
+        settings: seed, held-out share, and the processes that train together.
         checkpoint_folder: where to write and look for a checkpoint.
         on_epoch: called with each new record.
 
     Raises:
         TrainingError: too few events, weights of no positive sum, a non-finite objective, an
-            unknown part, or a checkpoint of another run.
+            unknown part, batches too small for the processes, or a checkpoint of another run.
     """
-    train, held_out = split_events(events, settings.validation_fraction, settings.seed)
-    run = _Run(surrogate, schedule, settings, train, held_out, checkpoint_folder, [], {})
+    if isinstance(events, TrainingEvents):
+        events = InMemoryEvents.split(events, settings)
+    run = _Run(surrogate, schedule, settings, events, checkpoint_folder, [], {})
     run.resume()
+    settings.processes.take_from_first(surrogate.state_dict().values())
     for cycle in range(schedule.cycles):
         for phase in schedule.phases:
             if not run.is_past(phase, cycle):

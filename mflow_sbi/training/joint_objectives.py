@@ -18,7 +18,7 @@ arXiv:1805.12244).  The volume knows no theta: the latent density's score is all
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -32,6 +32,8 @@ __all__ = ["ScoreMatching", "SurfaceNegativeLogProb"]
 class SurfaceNegativeLogProb:
     """-mean log p(x'|theta), x' = decode(encode(x)): exact likelihood on the moving surface."""
 
+    of_single_events: ClassVar[bool] = True
+
     def __call__(self, surrogate: Any, batch: TrainingBatch) -> Tensor:  # noqa: ANN401
         """Return the negative mean log density with respect to the surface's volume."""
         return -batch.mean(surrogate.log_prob(batch.x, batch.theta))
@@ -43,6 +45,8 @@ class ScoreMatching:
 
     Scores t and parameters are the standardised ones; p is the number of parameters.
     """
+
+    of_single_events: ClassVar[bool] = True
 
     def __call__(self, surrogate: Any, batch: TrainingBatch) -> Tensor:  # noqa: ANN401
         """Return the mean square difference of the density's score and the joint score."""

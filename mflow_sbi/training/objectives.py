@@ -18,7 +18,7 @@ The surface is where events are, however many they stand for: reconstruction tak
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -108,7 +108,12 @@ class TrainingBatch(NamedTuple):
 
 
 class Objective(Protocol):
-    """A scalar to minimise."""
+    """A scalar to minimise.
+
+    A class that has `of_single_events = True` declares that it is a mean over events, each for
+    itself: processes that train together then share out the events of a batch.  Any other, which
+    compares the events of a batch with each other, is evaluated on the whole batch by all.
+    """
 
     def __call__(self, surrogate: Any, batch: TrainingBatch) -> Tensor:  # noqa: ANN401
         """Return the batch average of the objective, a scalar."""
@@ -127,6 +132,7 @@ class Reconstruction:
     """
 
     coordinate_norm: float = 1e-3
+    of_single_events: ClassVar[bool] = True
 
     def __call__(self, surrogate: Any, batch: TrainingBatch) -> Tensor:  # noqa: ANN401
         """Return the mean squared reconstruction error, regularised."""
@@ -150,6 +156,7 @@ class ReconstructionDistance:
 
     whitened: float = 0.3
     softening: float = 1e-3
+    of_single_events: ClassVar[bool] = True
 
     def __call__(self, surrogate: Any, batch: TrainingBatch) -> Tensor:  # noqa: ANN401
         """Return the mean distance of the events from their projections."""
@@ -170,6 +177,8 @@ class ReconstructionDistance:
 class ReferenceNegativeLogProb:
     """-mean log p_ref(s): maximum likelihood of the reference flow, which knows no theta."""
 
+    of_single_events: ClassVar[bool] = True
+
     def __call__(self, surrogate: Any, batch: TrainingBatch) -> Tensor:  # noqa: ANN401
         """Return the negative mean log density of the chart's resting coordinates."""
         return -batch.mean(surrogate.reference_log_prob(batch.require_resting()))
@@ -178,6 +187,8 @@ class ReferenceNegativeLogProb:
 @dataclass(frozen=True)
 class LatentNegativeLogProb:
     """-mean log p(u|theta): maximum likelihood of the latent density at fixed chart."""
+
+    of_single_events: ClassVar[bool] = True
 
     def __call__(self, surrogate: Any, batch: TrainingBatch) -> Tensor:  # noqa: ANN401
         """Return the negative mean log density of the latents."""

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from mflow_sbi.training.batches import ENCODING_ROWS, rows_of
 from mflow_sbi.training.objectives import TrainingBatch
+from mflow_sbi.training.processes import ALONE, Processes
 
 __all__ = ["HeldOut", "held_out_objective"]
 
@@ -49,15 +50,24 @@ class HeldOut(NamedTuple):
 
 @torch.no_grad()
 def held_out_objective(
-    objective: Callable[[TrainingBatch], Tensor], held_out: TrainingBatch
+    objective: Callable[[TrainingBatch], Tensor],
+    held_out: TrainingBatch,
+    processes: Processes = ALONE,
 ) -> HeldOut:
-    """Return the mean objective of held-out events, taken in parts."""
+    """Return the mean objective of held-out events, taken in parts, each by one of the processes.
+
+    It is the same number in all processes.
+    """
     n_events = len(held_out.x)
     signed = held_out.weight is not None and bool((held_out.weight < 0).any())
     size = min(ENCODING_ROWS, math.ceil(n_events / BLOCKS)) if signed else ENCODING_ROWS
-    parts, total = [], 0.0
-    for index in torch.arange(n_events).split(size):
-        parts.append(float(objective(rows_of(held_out, index))) * len(index))
-        total += parts[-1]
+    rows = torch.arange(n_events).split(size)
+    sums = torch.zeros(len(rows), dtype=torch.float64)
+    for k, index in enumerate(rows):
+        if processes.takes(k):
+            sums[k] = float(objective(rows_of(held_out, index))) * len(index)
+    total, parts = 0.0, processes.summed(sums).tolist()
+    for part in parts:
+        total += part
     blocks = tuple(part / n_events for part in parts) if signed else ()
     return HeldOut(total / n_events, blocks)
