@@ -16,6 +16,9 @@ Shapes: M parameter points, N events, K monomials, p parameters.
 """
 
 from mflow_sbi.morphing.basis import MorphingBasis
+from mflow_sbi.morphing.benchmarks import BenchmarkFit, Benchmarks
+from mflow_sbi.morphing.designs import morphing_error, suggest_benchmarks
+from mflow_sbi.morphing.estimates import CrossSectionEstimate, joint_ratio, joint_score
 from mflow_sbi.morphing.likelihood import (
     log_likelihood,
     log_likelihood_and_score_of_set,
@@ -25,10 +28,17 @@ from mflow_sbi.morphing.likelihood import (
 )
 
 __all__ = [
+    "BenchmarkFit",
+    "Benchmarks",
+    "CrossSectionEstimate",
     "MorphingBasis",
+    "joint_ratio",
+    "joint_score",
     "log_likelihood",
     "log_likelihood_and_score_of_set",
     "log_likelihood_of_set",
+    "morphing_error",
     "score",
+    "suggest_benchmarks",
     "total_cross_section",
 ]
