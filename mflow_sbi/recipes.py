@@ -57,7 +57,6 @@ from mflow_sbi.binning import (
     rebuild_sally,
     told_over_mixture,
 )
-from mflow_sbi.charting import ChartingEvents
 from mflow_sbi.errors import ConfigurationError, RunFolderError
 from mflow_sbi.estimating import (
     EstimatorOptions,
@@ -67,10 +66,8 @@ from mflow_sbi.estimating import (
     told_jointly,
     told_nothing,
 )
-from mflow_sbi.events import EventSample, Standardizer
+from mflow_sbi.events import EventSample
 from mflow_sbi.interfaces import Array, DifferentiableLikelihood
-from mflow_sbi.named_schedules import joint_scores_for, require_compilable
-from mflow_sbi.options import plain_options
 from mflow_sbi.pseudo_inverses import (
     AutoencoderOptions,
     PseudoInvertibleOptions,
@@ -90,12 +87,11 @@ from mflow_sbi.surrogates import (
 )
 from mflow_sbi.surrogates.histogram import HistogramEstimator, LocalScoreEstimator
 from mflow_sbi.surrogates.ratio import RatioEstimator
-from mflow_sbi.surrogates.trained import SurrogateRecord, read_record
+from mflow_sbi.surrogates.trained import read_record
 from mflow_sbi.training import (
     FitSettings,
     HistoryRecord,
     Schedule,
-    TrainingEvents,
 )
 
 __all__ = [
@@ -123,6 +119,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             rebuild=again_with_density(rebuild_mflow),
             told=told_density,
             schedule=default_schedules.CHART_THEN_DENSITY,
+            streams=True,
         ),
         "emflow": Recipe(
             name="emflow",
@@ -134,6 +131,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             rebuild=again_with_density(rebuild_mflow),
             told=told_density,
             schedule=default_schedules.CHART_THEN_DENSITY,
+            streams=True,
         ),
         "fom": Recipe(
             name="fom",
@@ -145,6 +143,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             rebuild=again_with_density(rebuild_fom),
             told=told_density,
             schedule=default_schedules.AT_FIXED_CHART,
+            streams=True,
         ),
         "af": Recipe(
             name="af",
@@ -156,6 +155,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             rebuild=again_with_density(rebuild_ambient),
             told=told_density,
             schedule=default_schedules.AT_FIXED_CHART,
+            streams=True,
         ),
         "pie": Recipe(
             name="pie",
@@ -167,6 +167,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             rebuild=rebuild_pie,
             told=told_density,
             schedule=default_schedules.SPLIT_DENSITY,
+            streams=True,
         ),
         "pae": Recipe(
             name="pae",
@@ -178,6 +179,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             rebuild=rebuild_pae,
             told=told_density,
             schedule=default_schedules.CHART_THEN_DENSITY,
+            streams=True,
         ),
         "nre": Recipe(
             name="nre",
@@ -189,6 +191,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             rebuild=rebuild_estimator,
             told=told_nothing,
             schedule=default_schedules.NRE,
+            streams=True,
         ),
         "alices": Recipe(
             name="alices",
@@ -279,7 +282,7 @@ def train(
         recipe: name of the recipe, see `RECIPES`.
         options: architecture options of the recipe, by name.
         schedule: other than the recipe's default schedule; see `Recipe.schedule_for`.
-        settings: seed and held-out share.
+        settings: seed, held-out share, and the processes that train together.
         checkpoint_folder: where to keep (and look for) an unfinished run.
         on_epoch: called with each epoch's record.
         on_note: called with each line that says what was found in the events.
@@ -291,57 +294,25 @@ def train(
         TrainingError: too few events, or a diverging objective.
     """
     chosen = find_recipe(recipe)
-    settings = settings or FitSettings()
     theta = events.require_theta()
     weights = (events.training_weight, events.theta_weight)
     parsed = chosen.parse_options(options or {})
-    x_scale = Standardizer.fit(events.x, names=events.observable_names)
-    theta_scale = Standardizer.fit(theta, names=events.parameter_names)
-    x = torch.from_numpy(x_scale.transform(events.x))
-    parameters = torch.from_numpy(theta_scale.transform(theta)).float()
-    charting = ChartingEvents(events.x, x, x_scale.mean, x_scale.std, events.observable_names)
-    beginning = chosen.begin(charting, events, parsed, settings.seed)
-    wanted = schedule or chosen.schedule_for(parsed)
-    require_compilable(wanted, settings)
-    score, components = chosen.told(events, beginning.options, theta_scale.std)
-    if score is None:
-        score = joint_scores_for(wanted, events, theta_scale.std)
-    surrogate = beginning.surrogate
-    notes = (*events.weight_notes, *beginning.notes)
+    begun = chosen.start(events, parsed, schedule, settings or FitSettings())
+    notes = (*events.weight_notes, *begun.beginning.notes)
+    told = begun.training_events(events)
     for note in notes:
         on_note(note)
-    planned = wanted.for_parts(surrogate.trainable_parts)
+    weight, theta_weight = (None if w is None else torch.from_numpy(w) for w in weights)
     history = chosen.learn(
-        surrogate,
-        TrainingEvents(
-            x,
-            parameters,
-            score,
-            components,
-            *(None if weight is None else torch.from_numpy(weight) for weight in weights),
-        ),
-        planned,
-        settings,
+        begun.beginning.surrogate,
+        told._replace(weight=weight, theta_weight=theta_weight),
+        begun.schedule,
+        begun.settings,
         checkpoint_folder=checkpoint_folder,
         on_epoch=on_epoch,
     )
-    record = SurrogateRecord(
-        recipe=recipe,
-        shape={
-            "ambient_dim": x.shape[1],
-            "parameter_dim": theta.shape[1],
-            **beginning.shape,
-        },
-        options=plain_options(beginning.options),
-        seed=settings.seed,
-        observables=x_scale,
-        parameters=theta_scale,
-        metadata=events.metadata.with_ranges_of(theta),
-        digests={"training_events": events.digest},
-        notes=notes,
-    )
-    surrogate.eval()
-    return TrainingResult(TrainedSurrogate(surrogate, record), history)
+    trained = begun.finished(events.metadata.with_ranges_of(theta), events.digest, notes)
+    return TrainingResult(trained, history)
 
 
 def likelihood_of(surrogate: TrainedSurrogate, x: Array) -> DifferentiableLikelihood:

@@ -2,7 +2,7 @@
 
 from mflow_sbi.training.batches import TrainingEvents
 from mflow_sbi.training.classifier_objectives import AlicesLoss, BinaryCrossEntropy
-from mflow_sbi.training.fit import FitSettings, HistoryRecord, fit
+from mflow_sbi.training.fit import fit
 from mflow_sbi.training.joint_objectives import ScoreMatching, SurfaceNegativeLogProb
 from mflow_sbi.training.objectives import (
     LatentNegativeLogProb,
@@ -20,12 +20,15 @@ from mflow_sbi.training.ratio_objectives import (
     RichestRatio,
 )
 from mflow_sbi.training.schedules import Phase, Schedule
+from mflow_sbi.training.settings import FitSettings, HistoryRecord
+from mflow_sbi.training.sources import EventSource
 from mflow_sbi.training.transport import SampleTransport
 
 __all__ = [
     "AdamW",
     "AlicesLoss",
     "BinaryCrossEntropy",
+    "EventSource",
     "FitSettings",
     "HistoryRecord",
     "LatentNegativeLogProb",

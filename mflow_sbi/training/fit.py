@@ -30,7 +30,7 @@ from mflow_sbi.training.steps import PhaseSteps
 from mflow_sbi.training.stopping import HeldOut, held_out_objective
 from mflow_sbi.transforms import compiled_layers
 
-__all__ = ["FitSettings", "HistoryRecord", "TrainingEvents", "fit"]
+__all__ = ["fit"]
 
 NEVER = HeldOut(math.inf)
 
