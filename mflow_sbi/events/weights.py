@@ -33,6 +33,7 @@ __all__ = [
     "LEAST_EFFECTIVE_SHARE",
     "WeightSummary",
     "equal_weights",
+    "require_trainable",
     "spread_rows",
     "theta_weights",
     "training_weights",
@@ -125,15 +126,24 @@ def training_weights(weight: Array | None) -> Array | None:
             "those events out."
         )
         raise EventDataError(msg)
-    if not weight.sum() > 0:
+    require_trainable(WeightSummary.of(weight), float(weight.sum()))
+    return weight / weight.mean()
+
+
+def require_trainable(summary: WeightSummary, total: float) -> None:
+    """Refuse weights of this sum that nothing can be trained on.
+
+    Raises:
+        EventDataError: no positive sum, or too small an effective size.
+    """
+    if not total > 0:
         msg = (
-            f"the weights of {len(weight):,} events sum to {weight.sum():.3g}; expected a "
+            f"the weights of {summary.n_events:,} events sum to {total:.3g}; expected a "
             "positive sum: only then do they stand for a density. Look for a sign of all "
             "weights, or take more events."
         )
         raise EventDataError(msg)
-    summary = WeightSummary.of(weight)
-    least = max(LEAST_EFFECTIVE_EVENTS, LEAST_EFFECTIVE_SHARE * len(weight))
+    least = max(LEAST_EFFECTIVE_EVENTS, LEAST_EFFECTIVE_SHARE * summary.n_events)
     if summary.n_effective < least:
         msg = (
             f"{summary}. Training needs an effective size of at least "
@@ -142,7 +152,6 @@ def training_weights(weight: Array | None) -> Array | None:
             "stand for, or leave out or merge those of very large weight."
         )
         raise EventDataError(msg)
-    return weight / weight.mean()
 
 
 def theta_weights(theta: Array, weight: Array) -> Array:

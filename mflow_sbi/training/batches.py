@@ -19,6 +19,7 @@ __all__ = [
     "generator_of",
     "rows_of",
     "split_events",
+    "with_resting",
 ]
 
 ENCODING_ROWS = 8192
@@ -114,7 +115,11 @@ def as_one_batch(
     """
     if resting_encoder is None:
         return TrainingBatch(*events[:2], None, *events[2:])
-    resting = _encoded(events.x, resting_encoder, processes)
+    return with_resting(events, _encoded(events.x, resting_encoder, processes))
+
+
+def with_resting(events: TrainingEvents, resting: Tensor) -> TrainingBatch:
+    """Return the events as one batch with what of their encoding rests, in its precision."""
     truth = [None if part is None else part.to(resting.dtype) for part in events[2:]]
     return TrainingBatch(events.x, events.theta.to(resting.dtype), resting, *truth)
 
