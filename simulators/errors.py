@@ -5,16 +5,27 @@ Each message says what was expected, what came, and what to do.  The command lin
 """
 
 __all__ = [
+    "ChainError",
+    "InputFileError",
     "InvalidRequest",
     "KinematicsError",
     "OutputError",
     "PartonDensityError",
     "SimulatorError",
+    "WorkerError",
 ]
 
 
 class SimulatorError(Exception):
     """Base of every error raised for bad input or an impossible request."""
+
+
+class ChainError(SimulatorError):
+    """The simulation chain cannot run with these settings, or on these events."""
+
+
+class InputFileError(SimulatorError):
+    """A file of events is absent, truncated, or not of the format that was expected."""
 
 
 class InvalidRequest(SimulatorError):
@@ -31,3 +42,7 @@ class OutputError(SimulatorError):
 
 class PartonDensityError(SimulatorError):
     """The parton density grid is absent or unreadable, or x lies outside its range."""
+
+
+class WorkerError(SimulatorError):
+    """Workers of a campaign are not there, or are not fit for it."""
