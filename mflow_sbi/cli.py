@@ -45,6 +45,7 @@ from mflow_sbi.runs import (
     train_run,
 )
 from mflow_sbi.trained_runs import output_folder
+from mflow_sbi.training.processes import is_first_process
 
 __all__ = ["app", "main"]
 
@@ -120,7 +121,8 @@ def train(
     settings = read_config(config)
     run = folder or Path("runs") / settings.name
     train_run(settings, run, terminal)
-    terminal.say(f"trained: {run}")
+    if is_first_process():
+        terminal.say(f"trained: {run}")
 
 
 def _analysis(path: Path | None) -> AnalysisConfig | None:

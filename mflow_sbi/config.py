@@ -7,6 +7,7 @@
     options: {latent_dim: 14, density: {layers: 8, hidden: 64}}
     schedule: sequential                 # see mflow_sbi.named_schedules; default: the recipe's
     scandal: 2.0                         # weight of score matching; default: none
+    streaming: {chunk_events: 200000, buffer_chunks: 4}  # events larger than memory; default: none
     phases: {manifold: {epochs: 15}, density: {epochs: 20, batch_size: 1000}}
     seed: 1
     prior: {kind: normal, mean: [0, 0], std: [1, 1]}
@@ -28,14 +29,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from mflow_sbi.errors import ConfigurationError
 from mflow_sbi.inference import BoxPrior, EmceeSampler, NormalPrior
 from mflow_sbi.named_schedules import require_compilable, with_scores
-from mflow_sbi.recipes import find_recipe
-from mflow_sbi.training import FitSettings, Schedule
+from mflow_sbi.recipes import find_recipe, require_streaming
+from mflow_sbi.training import FitSettings, Schedule, StreamingSettings
 
 __all__ = [
     "McmcConfig",
     "PhaseConfig",
     "PriorConfig",
     "RunConfig",
+    "StreamingConfig",
     "StrictConfig",
     "parse_config",
     "read_config",
@@ -113,6 +115,17 @@ class McmcConfig(StrictConfig):
         return EmceeSampler(self.ensembles, self.walkers, self.burn_in, self.steps)
 
 
+class StreamingConfig(StrictConfig):
+    """How many of the training events are in memory at a time."""
+
+    chunk_events: int = Field(default=200_000, ge=1000)
+    buffer_chunks: int = Field(default=4, ge=1)
+
+    def build(self) -> StreamingSettings:
+        """Return the settings for `train_streamed`."""
+        return StreamingSettings(self.chunk_events, self.buffer_chunks)
+
+
 class RunConfig(StrictConfig):
     """Everything that defines a run; see the module's example."""
 
@@ -132,6 +145,7 @@ class RunConfig(StrictConfig):
     validation_fraction: float = Field(default=0.1, gt=0, lt=1)
     threads: int | None = Field(default=None, ge=1)
     compiled: bool = False
+    streaming: StreamingConfig | None = None
     prior: PriorConfig = PriorConfig()
     mcmc: McmcConfig = McmcConfig()
 
@@ -174,10 +188,17 @@ def parse_config(values: Mapping[str, Any], where: str = "configuration") -> Run
     Raises:
         ConfigurationError: unknown key, unknown name, impossible value.
     """
-    parts = {"phases": PhaseConfig, "prior": PriorConfig, "mcmc": McmcConfig}
+    parts = {
+        "phases": PhaseConfig,
+        "prior": PriorConfig,
+        "mcmc": McmcConfig,
+        "streaming": StreamingConfig,
+    }
     config = validated(RunConfig, values, where, parts)
     find_recipe(config.recipe).parse_options(config.options)
     config.training_schedule()
+    if config.streaming is not None:
+        require_streaming(config.recipe)
     return config
 
 

@@ -103,6 +103,7 @@ __all__ = [
     "find_recipe",
     "likelihood_of",
     "load_surrogate",
+    "require_streaming",
     "train",
 ]
 
@@ -248,6 +249,21 @@ def find_recipe(name: str) -> Recipe:
         message = f"unknown recipe {name!r}, expected one of {sorted(RECIPES)}{hint}"
         raise ConfigurationError(message)
     return RECIPES[name]
+
+
+def require_streaming(recipe: str) -> None:
+    """Refuse a recipe that needs all its events in memory.
+
+    Raises:
+        ConfigurationError: it does; or unknown recipe.
+    """
+    if not find_recipe(recipe).streams:
+        able = [name for name, known in RECIPES.items() if known.streams]
+        message = (
+            f"streaming: the recipe {recipe!r} needs all its events in memory; leave `streaming` "
+            f"out, or take one of {able}"
+        )
+        raise ConfigurationError(message)
 
 
 @dataclass(frozen=True)

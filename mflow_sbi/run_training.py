@@ -4,19 +4,18 @@ import json
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from shutil import rmtree
 
-import numpy as np
 import torch
 
 from mflow_sbi import plots
 from mflow_sbi.config import RunConfig
 from mflow_sbi.errors import MflowSbiError, RunFolderError, TrainingError
-from mflow_sbi.events import EventSample
 from mflow_sbi.geometry import save_reference, surface_reference
 from mflow_sbi.interfaces import Quiet, Reporter
-from mflow_sbi.recipes import TrainingResult, load_surrogate, train
+from mflow_sbi.recipes import load_surrogate
 from mflow_sbi.run_files import (
     CHECKPOINT,
     CONFIG,
@@ -25,12 +24,15 @@ from mflow_sbi.run_files import (
     TRAINING,
     history_csv,
     read_run_config,
-    read_with_progress,
     write_text,
 )
 from mflow_sbi.surrogates import TrainedSurrogate
 from mflow_sbi.surrogates.trained import RECORD
-from mflow_sbi.training import HistoryRecord
+from mflow_sbi.training import HistoryRecord, Schedule
+from mflow_sbi.training.checkpoint import TENSORS
+from mflow_sbi.training.processes import Processes, torchrun_processes
+from mflow_sbi.training.steps import is_shared_out
+from mflow_sbi.training_data import Trained, TrainingData, training_data
 
 __all__ = ["train_run"]
 
@@ -41,14 +43,22 @@ def train_run(
     """Train by a configuration into a run folder; an unfinished run is taken up where it was cut.
 
     What it took goes to `training.json`.  A training that fails keeps its folder, with the reason
-    in `failure.json`: comparisons count it.
+    in `failure.json`: comparisons count it.  Processes that torchrun started train one surrogate
+    together; the first of them writes and speaks.
 
     Raises:
         RunFolderError: the folder holds a run of another configuration, or of other events.
         TrainingError: the training failed.
     """
-    reporter = reporter or Quiet()
-    began, resumed = time.process_time(), (folder / CHECKPOINT).exists()
+    with torchrun_processes() as processes:
+        heard = reporter if reporter is not None and processes.is_first else Quiet()
+        return _train_run(config, folder, heard, processes)
+
+
+def _train_run(
+    config: RunConfig, folder: Path, reporter: Reporter, processes: Processes
+) -> TrainedSurrogate:
+    began, resumed = time.process_time(), (folder / CHECKPOINT / TENSORS).exists()
     recorded = folder / CONFIG
     if recorded.is_file() and read_run_config(folder) != config:
         message = (
@@ -58,52 +68,60 @@ def train_run(
         raise RunFolderError(message)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    sample = read_with_progress(
-        config.event_paths(),
-        "reading training events",
-        reporter,
-        config.observables,
-        config.selection,
-    )
-    config.prior.build(sample.parameter_names)  # a wrong prior shows before the training
-    if config.max_events is not None:
-        sample = sample.take(np.arange(min(config.max_events, len(sample))))
+    data = training_data(config, reporter)
+    config.prior.build(tuple(data.parameter_names))  # a wrong prior shows before the training
     if (folder / "surrogate" / RECORD).is_file():
-        return _already_trained(folder, sample, reporter)
-    write_text(recorded, config.to_json() + "\n")
-    (folder / FAILURE).unlink(missing_ok=True)
+        return _already_trained(folder, data, reporter)
+    if processes.is_first:
+        write_text(recorded, config.to_json() + "\n")
+        (folder / FAILURE).unlink(missing_ok=True)
     try:
-        result = _train(sample, config, folder, reporter)
+        trained = _train(data, config, folder, reporter, processes)
     except TrainingError as error:
-        write_text(folder / FAILURE, json.dumps({"error": str(error)}, indent=1) + "\n")
+        if processes.is_first:
+            write_text(folder / FAILURE, json.dumps({"error": str(error)}, indent=1) + "\n")
         raise
     except MflowSbiError:
-        if not (folder / CHECKPOINT).exists():  # nothing to go on with: leave no trace
-            recorded.unlink()
-            with suppress(OSError):
-                folder.rmdir()
+        if processes.is_first and not (folder / CHECKPOINT / TENSORS).exists():
+            _leave_no_trace(folder)
         raise
-    rows = [record.as_row() for record in result.history]
+    if processes.is_first:
+        cpu_minutes = None if resumed else (time.process_time() - began) / 60
+        _write(trained, config, folder, {"cpu_minutes": cpu_minutes, "processes": processes.size})
+        rmtree(folder / CHECKPOINT, ignore_errors=True)
+    return trained.result.surrogate
+
+
+def _leave_no_trace(folder: Path) -> None:
+    """Remove what a run has written that there is nothing to go on with."""
+    rmtree(folder / CHECKPOINT, ignore_errors=True)
+    (folder / CONFIG).unlink()
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def _write(trained: Trained, config: RunConfig, folder: Path, taken: Mapping[str, object]) -> None:
+    """Write history, surrogate, what foreign events are told by, and what the training took."""
+    surrogate = trained.result.surrogate
+    rows = [record.as_row() for record in trained.result.history]
     write_text(folder / HISTORY, history_csv(rows))
     figure = plots.history_plot({config.shown_title: rows})
     plots.save_figure(figure, folder / "figures" / "history.png")
-    save_reference(surface_reference(result.surrogate, sample), folder / "surrogate")
-    result.surrogate.save(folder / "surrogate")
-    taken = {
-        "events": len(sample),
-        "parameters": result.surrogate.n_parameters,
-        "cpu_minutes": None if resumed else (time.process_time() - began) / 60,
+    save_reference(surface_reference(surrogate, trained.events), folder / "surrogate")
+    surrogate.save(folder / "surrogate")
+    record = {
+        "events": trained.n_events,
+        "parameters": surrogate.n_parameters,
         "threads": torch.get_num_threads(),
+        **taken,
     }
-    write_text(folder / TRAINING, json.dumps(taken, indent=1) + "\n")
-    rmtree(folder / CHECKPOINT, ignore_errors=True)
-    return result.surrogate
+    write_text(folder / TRAINING, json.dumps(record, indent=1) + "\n")
 
 
-def _already_trained(folder: Path, sample: EventSample, reporter: Reporter) -> TrainedSurrogate:
+def _already_trained(folder: Path, data: TrainingData, reporter: Reporter) -> TrainedSurrogate:
     """Return the surrogate in the folder, if it was trained on these very events."""
     surrogate = load_surrogate(folder)
-    if surrogate.record.digests.get("training_events") != sample.digest:
+    if surrogate.record.digests.get("training_events") != data.digest():
         message = (
             f"{folder}: was trained with this configuration, but on other events than the files "
             "hold now; choose another name, or remove the folder"
@@ -114,27 +132,39 @@ def _already_trained(folder: Path, sample: EventSample, reporter: Reporter) -> T
 
 
 def _train(
-    sample: EventSample, config: RunConfig, folder: Path, reporter: Reporter
-) -> TrainingResult:
+    data: TrainingData,
+    config: RunConfig,
+    folder: Path,
+    reporter: Reporter,
+    processes: Processes,
+) -> Trained:
     schedule = config.training_schedule()
     total = schedule.cycles * sum(phase.epochs for phase in schedule.phases)
-    title = f"training {config.shown_title} on {len(sample):,} events"
     rows: list[Mapping[str, object]] = []
-
-    with reporter.task(title) as progress:
+    if processes.are_many:
+        _say_who_works(schedule, processes, reporter)
+    with reporter.task(f"training {config.shown_title}{data.described}") as progress:
 
         def on_epoch(record: HistoryRecord) -> None:
             rows.append(record.as_row())
-            write_text(folder / HISTORY, history_csv(rows))
+            if processes.is_first:
+                write_text(folder / HISTORY, history_csv(rows))
             progress(len(rows), total)
 
-        return train(
-            sample,
-            config.recipe,
-            options=config.options,
-            schedule=schedule,
-            settings=config.fit_settings(),
-            checkpoint_folder=folder / CHECKPOINT,
-            on_epoch=on_epoch,
-            on_note=reporter.say,
+        settings = replace(config.fit_settings(), processes=processes)
+        return data.train(folder, settings, reporter, on_epoch)
+
+
+def _say_who_works(schedule: Schedule, processes: Processes, reporter: Reporter) -> None:
+    reporter.say(f"{processes.size} processes share every batch")
+    whole = {
+        f"{type(objective).__name__} (phase {phase.name})"
+        for phase in schedule.phases
+        for objective, _ in phase.objectives
+        if not is_shared_out(objective)
+    }
+    if whole:
+        reporter.warn(
+            f"{', '.join(sorted(whole))}: compares the events of a batch with each other, so that "
+            "every process evaluates whole batches; more processes make this no faster"
         )

@@ -9,8 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mflow_sbi.errors import ConfigurationError
-from mflow_sbi.recipes import RECIPES, TrainingResult, find_recipe
+from mflow_sbi.recipes import TrainingResult, find_recipe, require_streaming
 from mflow_sbi.training import FitSettings, HistoryRecord, Schedule, fit
 from mflow_sbi.training.gathering import (
     Chunks,
@@ -27,25 +26,9 @@ __all__ = [
     "StreamingSettings",
     "digest_of",
     "gathered_events",
-    "require_streaming",
     "train_gathered",
     "train_streamed",
 ]
-
-
-def require_streaming(recipe: str) -> None:
-    """Refuse a recipe that needs all its events in memory.
-
-    Raises:
-        ConfigurationError: it does; or unknown recipe.
-    """
-    if not find_recipe(recipe).streams:
-        able = [name for name, known in RECIPES.items() if known.streams]
-        message = (
-            f"streaming: the recipe {recipe!r} needs all its events in memory; leave `streaming` "
-            f"out, or take one of {able}"
-        )
-        raise ConfigurationError(message)
 
 
 def train_gathered(

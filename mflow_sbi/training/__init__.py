@@ -3,6 +3,7 @@
 from mflow_sbi.training.batches import TrainingEvents
 from mflow_sbi.training.classifier_objectives import AlicesLoss, BinaryCrossEntropy
 from mflow_sbi.training.fit import fit
+from mflow_sbi.training.gathering import StreamingSettings
 from mflow_sbi.training.joint_objectives import ScoreMatching, SurfaceNegativeLogProb
 from mflow_sbi.training.objectives import (
     LatentNegativeLogProb,
@@ -46,6 +47,7 @@ __all__ = [
     "SampleTransport",
     "Schedule",
     "ScoreMatching",
+    "StreamingSettings",
     "SurfaceNegativeLogProb",
     "TrainingBatch",
     "TrainingEvents",
