@@ -16,7 +16,7 @@ Shapes: M parameter points, N events, K monomials, p parameters.
 """
 
 from mflow_sbi.morphing.basis import MorphingBasis
-from mflow_sbi.morphing.benchmarks import BenchmarkFit, Benchmarks
+from mflow_sbi.morphing.benchmarks import BenchmarkFit, MorphingBenchmarks
 from mflow_sbi.morphing.designs import morphing_error, suggest_benchmarks
 from mflow_sbi.morphing.estimates import CrossSectionEstimate, joint_ratio, joint_score
 from mflow_sbi.morphing.likelihood import (
@@ -29,7 +29,7 @@ from mflow_sbi.morphing.likelihood import (
 
 __all__ = [
     "BenchmarkFit",
-    "Benchmarks",
+    "MorphingBenchmarks",
     "CrossSectionEstimate",
     "MorphingBasis",
     "joint_ratio",

@@ -28,7 +28,7 @@ __all__ = [
     "LARGEST_CONDITION",
     "LARGEST_MISFIT",
     "BenchmarkFit",
-    "Benchmarks",
+    "MorphingBenchmarks",
 ]
 
 LARGEST_CONDITION = 1e8
@@ -70,7 +70,7 @@ class BenchmarkFit:
 
 
 @dataclass(frozen=True, eq=False)
-class Benchmarks:
+class MorphingBenchmarks:
     """B parameter points at which every event has a weight.
 
     Args:
@@ -82,7 +82,8 @@ class Benchmarks:
         ParameterRangeError: points that do not determine all monomials, or only with a condition
             number above `LARGEST_CONDITION`.
 
-    >>> parabola = Benchmarks(MorphingBasis.of_degree(1, 2), np.array([[-1.0], [0.0], [1.0]]))
+    >>> points = np.array([[-1.0], [0.0], [1.0]])
+    >>> parabola = MorphingBenchmarks(MorphingBasis.of_degree(1, 2), points)
     >>> parabola.fit([[3.0, 1.0, 5.0]]).components.round(12).tolist()
     [[1.0, 1.0, 3.0]]
     """

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from mflow_sbi.errors import ParameterRangeError, ShapeError
 from mflow_sbi.interfaces import Array
 from mflow_sbi.morphing.basis import MorphingBasis
-from mflow_sbi.morphing.benchmarks import Benchmarks
+from mflow_sbi.morphing.benchmarks import MorphingBenchmarks
 
 __all__ = ["morphing_error", "suggest_benchmarks"]
 
@@ -28,7 +28,7 @@ _STARTS = 4
 _SWEEPS = 30
 
 
-def morphing_error(benchmarks: Benchmarks, theta: ArrayLike) -> float:
+def morphing_error(benchmarks: MorphingBenchmarks, theta: ArrayLike) -> float:
     """Return sqrt(mean_m |v(theta_m)|^2) over points (M, p): error per error of the weights."""
     return float(np.sqrt(np.square(benchmarks.morphing_weights(theta)).sum(axis=1).mean()))
 

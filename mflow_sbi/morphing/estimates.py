@@ -11,6 +11,9 @@ count as zeros):
     Cov C = N_gen / (N_gen - 1) (G - C C^T / N_gen),
     var sigma = w . Cov C . w,    n_eff = (sum_i weight_i)^2 / sum_i weight_i^2 = sigma^2 / w.G.w.
 
+These are estimates themselves: where weights have long tails that the sample has not met, both
+look better than they are.
+
 Joint quantities (arXiv:1805.00013), defined for weights of either sign:
 
     r(x, z|theta_0, theta_1) = [w(theta_0).c / sigma(theta_0)] / [w(theta_1).c / sigma(theta_1)],

@@ -11,7 +11,12 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from mflow_sbi.errors import EventDataError, ParameterRangeError, ShapeError
-from mflow_sbi.morphing import Benchmarks, MorphingBasis, morphing_error, suggest_benchmarks
+from mflow_sbi.morphing import (
+    MorphingBasis,
+    MorphingBenchmarks,
+    morphing_error,
+    suggest_benchmarks,
+)
 
 SHAPES = [(1, 2), (1, 4), (2, 2), (3, 2), (2, 4), (3, 4)]  # parameters, degree
 MADGRAPH = Path(__file__).parents[3] / "shared/data"
@@ -32,12 +37,13 @@ def test_components_hold_the_weights_at_every_theta(n_parameters, degree, more):
     box = [(-1.0, 2.0)] * n_parameters
     points = suggest_benchmarks(basis, box, basis.n_components + more, rng)
     density = positive_forms(20, n_parameters, degree, 2)
-    fit = Benchmarks(basis, points).fit(density(points).T)
+    fit = MorphingBenchmarks(basis, points).fit(density(points).T)
     theta = rng.uniform(-1, 2, size=(30, n_parameters))
     np.testing.assert_allclose(
         basis.weights(theta) @ fit.components.T, density(theta), rtol=1e-9, atol=1e-8
     )
-    assert fit.misfit is None if more == 0 else fit.misfit < 1e-12
+    assert (fit.misfit is None) == (more == 0)
+    assert (fit.misfit or 0.0) < 1e-12
 
 
 @settings(deadline=None, max_examples=60)
@@ -46,7 +52,7 @@ def test_solves_are_exact_up_to_the_condition_number(shape, more, seed):
     basis, rng = MorphingBasis.of_degree(*shape), np.random.default_rng(seed)
     points = rng.normal(size=(basis.n_components + more, shape[0])) * rng.uniform(0.01, 100)
     try:
-        benchmarks = Benchmarks(basis, points)
+        benchmarks = MorphingBenchmarks(basis, points)
     except ParameterRangeError:
         reject()
     c = rng.normal(size=(5, basis.n_components))
@@ -63,8 +69,8 @@ def test_solves_are_exact_up_to_the_condition_number(shape, more, seed):
 def test_the_condition_number_knows_no_units(factor):
     basis = MorphingBasis.of_degree(2, 2)
     points = np.random.default_rng(3).normal(size=(7, 2))
-    scaled = Benchmarks(basis, points * [factor, 1.0]).condition
-    assert scaled == pytest.approx(Benchmarks(basis, points).condition, rel=1e-6)
+    scaled = MorphingBenchmarks(basis, points * [factor, 1.0]).condition
+    assert scaled == pytest.approx(MorphingBenchmarks(basis, points).condition, rel=1e-6)
 
 
 @pytest.mark.parametrize(("n_parameters", "degree", "more"), [(1, 2, 0), (2, 2, 0), (2, 2, 3)])
@@ -79,9 +85,9 @@ def test_suggested_points_beat_random_ones(n_parameters, degree, more):
     assert points.shape == (n, n_parameters)
     assert np.abs(points).max() <= 1.0
     theta = rng.uniform(-1, 1, size=(3000, n_parameters))
-    error = morphing_error(Benchmarks(basis, points), theta)
+    error = morphing_error(MorphingBenchmarks(basis, points), theta)
     random = [
-        morphing_error(Benchmarks(basis, rng.uniform(-1, 1, (n, n_parameters))), theta)
+        morphing_error(MorphingBenchmarks(basis, rng.uniform(-1, 1, (n, n_parameters))), theta)
         for _ in range(20)
     ]
     assert error < min(random)
@@ -119,40 +125,40 @@ def test_scale_and_pdf_weights_of_madgraph_are_no_polynomials():
     assert weights.shape == (1000, 145)
     basis, rng = MorphingBasis.of_degree(2, 2), np.random.default_rng(1)
     with pytest.raises(EventDataError, match="no sums of 1, theta_0, theta_1, theta_0"):
-        Benchmarks(basis, rng.uniform(-1, 1, (145, 2))).fit(weights)
+        MorphingBenchmarks(basis, rng.uniform(-1, 1, (145, 2))).fit(weights)
     exact = weights[:, :6]  # six weights are a quadratic form, whatever they mean
     points = suggest_benchmarks(basis, [(-1, 1)] * 2, 6, rng)
-    fit = Benchmarks(basis, points).fit(exact)
+    fit = MorphingBenchmarks(basis, points).fit(exact)
     np.testing.assert_allclose(fit.components @ basis.weights(points).T, exact, rtol=1e-9)
 
 
 PARABOLA = MorphingBasis.of_degree(1, 2)
 PLANE = MorphingBasis.of_degree(2, 2)
 CIRCLE = np.stack([np.cos(np.arange(8.0)), np.sin(np.arange(8.0))], axis=1)
-FOUR = Benchmarks(PARABOLA, np.array([[-1.0], [0.0], [1.0], [2.0]]))
+FOUR = MorphingBenchmarks(PARABOLA, np.array([[-1.0], [0.0], [1.0], [2.0]]))
 REFUSED = {
     "two points": (
-        lambda: Benchmarks(PARABOLA, np.array([[0.0], [1.0]])),
+        lambda: MorphingBenchmarks(PARABOLA, np.array([[0.0], [1.0]])),
         ShapeError,
         r"2 points cannot determine 3 monomials \(1, theta_0, theta_0\^2\)",
     ),
     "one twice": (
-        lambda: Benchmarks(PARABOLA, np.array([[0.0], [1.0], [1.0]])),
+        lambda: MorphingBenchmarks(PARABOLA, np.array([[0.0], [1.0], [1.0]])),
         ParameterRangeError,
         r"do not determine the monomials theta_0, theta_0\^2: ",
     ),
     "a circle": (
-        lambda: Benchmarks(PLANE, CIRCLE),
+        lambda: MorphingBenchmarks(PLANE, CIRCLE),
         ParameterRangeError,
         r"do not determine the monomials 1, theta_0\^2, theta_1\^2: .*suggest_benchmarks",
     ),
     "a parameter at zero": (
-        lambda: Benchmarks(PLANE, CIRCLE * [1.0, 0.0]),
+        lambda: MorphingBenchmarks(PLANE, CIRCLE * [1.0, 0.0]),
         ParameterRangeError,
         r"monomials theta_1, theta_0 theta_1, theta_1\^2: ",
     ),
     "close together": (
-        lambda: Benchmarks(PARABOLA, np.array([[1.0], [1.00001], [1.00002]])),
+        lambda: MorphingBenchmarks(PARABOLA, np.array([[1.0], [1.00001], [1.00002]])),
         ParameterRangeError,
         r"condition number .*e\+\d\d of the 3 points, expected at most 1e\+08",
     ),
@@ -199,6 +205,6 @@ def test_refused(case):
 def test_the_report_warns_of_lost_digits_and_of_nothing_to_check():
     good = FOUR.fit(np.ones((2, 4)))
     assert "weights are such polynomials to" in str(good)
-    poor = Benchmarks(PARABOLA, np.array([[1.0], [1.01], [1.02]])).fit(np.ones((2, 3)))
+    poor = MorphingBenchmarks(PARABOLA, np.array([[1.0], [1.01], [1.02]])).fit(np.ones((2, 3)))
     assert "digits of the weights" in str(poor)
     assert "nothing checks" in str(poor)
