@@ -8,6 +8,8 @@
     schedule: sequential                 # see mflow_sbi.named_schedules; default: the recipe's
     scandal: 2.0                         # weight of score matching; default: none
     streaming: {chunk_events: 200000, buffer_chunks: 4}  # events larger than memory; default: none
+    morphing: {benchmarks: [[0, 0], [1, 0], ...]}  # components from weights, see `pool_config`
+    resample: {events: 100000}           # training events at thetas of the prior; default: as read
     phases: {manifold: {epochs: 15}, density: {epochs: 20, batch_size: 1000}}
     seed: 1
     prior: {kind: normal, mean: [0, 0], std: [1, 1]}
@@ -21,16 +23,23 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
+from mflow_sbi.config_records import (
+    McmcConfig,
+    PhaseConfig,
+    PriorConfig,
+    StreamingConfig,
+    StrictConfig,
+)
 from mflow_sbi.errors import ConfigurationError
-from mflow_sbi.inference import BoxPrior, EmceeSampler, NormalPrior
 from mflow_sbi.named_schedules import require_compilable, with_scores
+from mflow_sbi.pool_config import MorphingConfig, ResampleConfig
 from mflow_sbi.recipes import find_recipe, require_streaming
-from mflow_sbi.training import FitSettings, Schedule, StreamingSettings
+from mflow_sbi.training import FitSettings, Schedule
 
 __all__ = [
     "McmcConfig",
@@ -46,84 +55,6 @@ __all__ = [
 ]
 
 _Config = TypeVar("_Config", bound=BaseModel)
-
-
-class StrictConfig(BaseModel):
-    """A frozen record that refuses unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class PhaseConfig(StrictConfig):
-    """What may be changed of a phase of the recipe's schedule."""
-
-    epochs: int | None = Field(default=None, ge=1)
-    batch_size: int | None = Field(default=None, ge=1)
-    learning_rate: float | None = Field(default=None, gt=0)
-    weight_decay: float | None = Field(default=None, ge=0)
-    clip_norm: float | None = Field(default=None, gt=0)
-    patience: int | None = Field(default=None, ge=1)
-
-    def changes(self) -> dict[str, Any]:
-        """Return the fields that were given."""
-        return {k: v for k, v in self.model_dump().items() if v is not None}
-
-
-class PriorConfig(StrictConfig):
-    """A normal prior (mean, std) or a box (low, high), one number per parameter."""
-
-    kind: Literal["normal", "box"] = "normal"
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    low: tuple[float, ...] | None = None
-    high: tuple[float, ...] | None = None
-
-    def build(self, names: tuple[str, ...]) -> NormalPrior | BoxPrior:
-        """Return the prior on these parameters; normal without numbers is N(0, 1) for each.
-
-        Raises:
-            ConfigurationError: fields of the other kind, or missing ones.
-        """
-        wanted, other = (("mean", "std"), ("low", "high"))
-        if self.kind == "box":
-            wanted, other = other, wanted
-        given = [name for name in other if getattr(self, name) is not None]
-        if given:
-            message = f"prior of kind {self.kind!r}: takes {list(wanted)}, got {given}"
-            raise ConfigurationError(message)
-        first, second = (getattr(self, name) for name in wanted)
-        if self.kind == "normal":
-            zeros, ones = (0.0,) * len(names), (1.0,) * len(names)
-            first, second = (zeros if first is None else first, ones if second is None else second)
-            return NormalPrior(names, first, second)
-        if first is None or second is None:
-            message = "prior of kind 'box': expected low and high, one number per parameter"
-            raise ConfigurationError(message)
-        return BoxPrior(names, first, second)
-
-
-class McmcConfig(StrictConfig):
-    """Ensembles, walkers and steps of the sampler."""
-
-    ensembles: int = Field(default=4, ge=2)
-    walkers: int = Field(default=32, ge=8)
-    burn_in: int = Field(default=300, ge=0)
-    steps: int = Field(default=700, ge=4)
-
-    def build(self) -> EmceeSampler:
-        """Return the settings for `sample_posterior`."""
-        return EmceeSampler(self.ensembles, self.walkers, self.burn_in, self.steps)
-
-
-class StreamingConfig(StrictConfig):
-    """How many of the training events are in memory at a time."""
-
-    chunk_events: int = Field(default=200_000, ge=1000)
-    buffer_chunks: int = Field(default=4, ge=1)
-
-    def build(self) -> StreamingSettings:
-        """Return the settings for `train_streamed`."""
-        return StreamingSettings(self.chunk_events, self.buffer_chunks)
 
 
 class RunConfig(StrictConfig):
@@ -146,6 +77,8 @@ class RunConfig(StrictConfig):
     threads: int | None = Field(default=None, ge=1)
     compiled: bool = False
     streaming: StreamingConfig | None = None
+    morphing: MorphingConfig | None = None
+    resample: ResampleConfig | None = None
     prior: PriorConfig = PriorConfig()
     mcmc: McmcConfig = McmcConfig()
 
@@ -193,12 +126,20 @@ def parse_config(values: Mapping[str, Any], where: str = "configuration") -> Run
         "prior": PriorConfig,
         "mcmc": McmcConfig,
         "streaming": StreamingConfig,
+        "morphing": MorphingConfig,
+        "resample": ResampleConfig,
     }
     config = validated(RunConfig, values, where, parts)
     find_recipe(config.recipe).parse_options(config.options)
     config.training_schedule()
     if config.streaming is not None:
         require_streaming(config.recipe)
+        if config.morphing is not None or config.resample is not None:
+            message = (
+                f"{where}: morphing and resample need the whole pool in memory, streaming reads "
+                "it in chunks; leave out one of them"
+            )
+            raise ConfigurationError(message)
     return config
 
 

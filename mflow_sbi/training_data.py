@@ -11,6 +11,7 @@ import numpy as np
 from mflow_sbi.config import RunConfig
 from mflow_sbi.events import EventChunks, EventSample, open_chunks
 from mflow_sbi.interfaces import Reporter
+from mflow_sbi.pool_config import events_from_pool
 from mflow_sbi.recipes import TrainingResult, train
 from mflow_sbi.run_files import CHECKPOINT, read_with_progress
 from mflow_sbi.streamed_training import digest_of, gathered_events, train_gathered
@@ -80,12 +81,17 @@ class InMemoryData:
 
     @classmethod
     def read(cls, config: RunConfig, reporter: Reporter) -> "InMemoryData":
-        """Read them."""
+        """Read them, and make those to train on where they are a pool."""
         events = read_with_progress(
             config.event_paths(), TITLE, reporter, config.observables, config.selection
         )
         if config.max_events is not None:
             events = events.take(np.arange(min(config.max_events, len(events))))
+        events, notes = events_from_pool(
+            events, config.morphing, config.resample, config.prior, config.seed
+        )
+        for note in notes:
+            reporter.say(note)
         return cls(config, events)
 
     @property
