@@ -2,6 +2,14 @@
 
 from mflow_sbi.events.chunks import EventChunks, open_chunks
 from mflow_sbi.events.inspection import FileSummary, inspect_file
+from mflow_sbi.events.layouts import (
+    DELPHES,
+    FLAT,
+    NANOAOD,
+    Layout,
+    MissingBranches,
+    ObjectBranches,
+)
 from mflow_sbi.events.metadata import (
     Benchmarks,
     EventMetadata,
@@ -20,17 +28,25 @@ from mflow_sbi.events.observables import (
 )
 from mflow_sbi.events.reading import read_events
 from mflow_sbi.events.sample import EventSample, SelectionReport, concatenate
+from mflow_sbi.events.sources import EventSource
 from mflow_sbi.events.standardize import Standardizer
 
 __all__ = [
     "CLOSURE_TERMS",
+    "DELPHES",
+    "FLAT",
+    "NANOAOD",
     "WBF_OBSERVABLES",
     "Benchmarks",
     "EventChunks",
     "EventMetadata",
     "EventSample",
+    "EventSource",
     "FileSummary",
+    "Layout",
+    "MissingBranches",
     "Morphing",
+    "ObjectBranches",
     "Observable",
     "Parameter",
     "SelectionReport",

@@ -5,23 +5,25 @@ read; after that a file is open only while one of its chunks is being read. Each
 inside one file, and reading it touches its own entries only.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mflow_sbi.errors import EventDataError, EventFileError
-from mflow_sbi.events.entries import KeptEvents, read_entries
+from mflow_sbi.events.entries import KeptEvents, read_entries, read_theta
+from mflow_sbi.events.files import open_events
+from mflow_sbi.events.layouts import Layout
 from mflow_sbi.events.merging import merge
-from mflow_sbi.events.metadata import EventMetadata
-from mflow_sbi.events.observables import Observable
-from mflow_sbi.events.paths import Paths, resolve_paths
-from mflow_sbi.events.plan import ReadingPlan, ReadingRequest, plan_reading
-from mflow_sbi.events.root_files import open_events
+from mflow_sbi.events.metadata import Benchmarks, EventMetadata
+from mflow_sbi.events.plan import ReadingPlan, plan_reading
+from mflow_sbi.events.request import Observables, ReadingRequest
 from mflow_sbi.events.sample import EventSample
+from mflow_sbi.events.sources import Sources, Theta, resolve_sources
 
 __all__ = ["CHUNK_EVENTS", "EventChunks", "PlannedFile", "open_chunks", "plan_chunks"]
 
@@ -38,6 +40,7 @@ class PlannedFile:
         metadata: Its record, with the observables.
         carries: What travels with its events: theta, weight, score, components.
         ranges: Its chunks, (first entry, one past the last).
+        request: What is asked of it.
     """
 
     path: Path
@@ -45,6 +48,7 @@ class PlannedFile:
     metadata: EventMetadata
     carries: tuple[str, ...]
     ranges: tuple[tuple[int, int], ...] = field(repr=False)
+    request: ReadingRequest = field(repr=False)
 
 
 class EventChunks(Sequence[EventSample]):
@@ -59,23 +63,34 @@ class EventChunks(Sequence[EventSample]):
         n_entries: Entries of all files, before any selection.
     """
 
-    def __init__(self, files: Sequence[PlannedFile], request: ReadingRequest) -> None:
+    def __init__(self, files: Sequence[PlannedFile]) -> None:
         self.files = tuple(files)
         self.n_entries = sum(file.n_entries for file in self.files)
-        self._request = request
         self._places = [(n, k) for n, f in enumerate(self.files) for k in range(len(f.ranges))]
 
-    @cached_property
+    @property
     def metadata(self) -> EventMetadata:
         """The record of the whole; its parameters range over theta of all entries.
 
         Raises:
             MetadataError: The files are not of one process and one setting.
         """
-        merged = merge([file.metadata for file in self.files])
+        return self._metadata
+
+    @cached_property
+    def _metadata(self) -> EventMetadata:
+        merged = self.merged_metadata(len(self.files))
         if "theta" not in self.files[0].carries or self.n_entries == 0:
             return merged
         return merged.with_ranges_of(np.vstack([*self._theta_ranges()]))
+
+    def merged_metadata(self, n_files: int) -> EventMetadata:
+        """Return the record of the first files, with their sums of weights over all entries.
+
+        Raises:
+            MetadataError: They are not of one process and one setting.
+        """
+        return merge([self._summed(which) for which in range(n_files)])
 
     def __len__(self) -> int:
         return len(self._places)
@@ -109,7 +124,7 @@ class EventChunks(Sequence[EventSample]):
         """Open a file by its number in `files`, as a context; refuse it if it has changed."""
         planned = self.files[which]
         with open_events(planned.path) as file:
-            plan = plan_reading(file, self._request)
+            plan = plan_reading(file, planned.request)
             if plan.tree.n_entries != planned.n_entries or plan.metadata != planned.metadata:
                 msg = (
                     f"{planned.path}: changed while it was being read ({planned.n_entries:,} "
@@ -122,35 +137,63 @@ class EventChunks(Sequence[EventSample]):
     def _sample(self, kept: KeptEvents) -> EventSample:
         return EventSample(metadata=self.metadata, report=kept.report, **kept.arrays)
 
+    def _summed(self, which: int) -> EventMetadata:
+        """Return the record of one file; a sum of weights that it does not tell is made here."""
+        file = self.files[which]
+        told = file.metadata.sum_of_weights is not None and file.request.weight is None
+        if told or "weight" not in file.carries:
+            return file.metadata
+        with self.opened(which) as plan:
+            total = sum(
+                float(plan.tree.scalars(plan.weight or "", start, stop).sum())
+                for start, stop in file.ranges
+            )
+        before = None if file.request.weight else file.metadata.sum_of_weights_before_selection
+        return replace(
+            file.metadata,
+            sum_of_weights=total,
+            sum_of_weights_before_selection=total if before is None else before,
+        )
+
     def _theta_ranges(self) -> Iterator[np.ndarray]:
         """Yield smallest and largest theta of every chunk, (2, p)."""
         for which, file in enumerate(self.files):
             with self.opened(which) as plan:
                 for start, stop in file.ranges:
-                    if stop > start:
-                        columns = [plan.tree.scalars(name, start, stop) for name in plan.theta]
-                        yield np.array([[c.min() for c in columns], [c.max() for c in columns]])
+                    theta = read_theta(plan, start, stop) if stop > start else None
+                    if theta is not None:
+                        yield np.array([theta.min(axis=0), theta.max(axis=0)])
 
 
 def open_chunks(
-    path: Paths,
+    path: Sources,
     *,
     tree: str | None = None,
-    observables: str | Iterable[str | Observable] | None = None,
+    observables: Observables | None = None,
     selection: str | Sequence[str] | None = None,
+    objects: Mapping[str, str] | None = None,
+    layout: str | Layout | Mapping[str, Any] | None = None,
+    weight: str | None = None,
+    benchmark_weights: str | Benchmarks | None = None,
+    theta: Theta | None = None,
     min_events: int = 1,
     chunk_events: int = CHUNK_EVENTS,
 ) -> EventChunks:
     """Return the events of files as chunks that are read on demand.
 
-    Every file is opened and checked here; the parameters are read once, for their ranges, and
-    nothing else is.
+    Every file is opened and checked here. The parameters are read once, for their ranges, and
+    weights whose sum the file does not tell; nothing else is.
 
     Args:
-        path: As for `read_events`.
-        tree: As for `read_events`.
-        observables: As for `read_events`.
-        selection: As for `read_events`.
+        path: This and all that follow are what they are for `read_events`.
+        tree: Name of the tree.
+        observables: Columns of x.
+        selection: Sentence(s) that events must satisfy.
+        objects: Sentences that objects must satisfy.
+        layout: How the events are stored.
+        weight: Branch of the event weight.
+        benchmark_weights: Branch of weights at benchmark points.
+        theta: Parameters of all events.
         min_events: 0 where files without entries are fine.
         chunk_events: Most entries of a chunk.
 
@@ -160,20 +203,36 @@ def open_chunks(
         ExpressionError: An observable or selection outside the language.
         MetadataError: A malformed metadata record, or files that do not belong together.
     """
-    request = ReadingRequest.of(tree=tree, observables=observables, selection=selection)
-    chunks = plan_chunks(path, request, min_events=min_events, chunk_events=chunk_events)
+    request = ReadingRequest.of(
+        tree=tree,
+        observables=observables,
+        selection=selection,
+        objects=objects,
+        layout=layout,
+        weight=weight,
+        benchmark_weights=benchmark_weights,
+    )
+    chunks = plan_chunks(path, request, theta, min_events=min_events, chunk_events=chunk_events)
     _ = chunks.metadata  # files that do not belong together are refused now
     return chunks
 
 
 def plan_chunks(
-    path: Paths, request: ReadingRequest, *, min_events: int, chunk_events: int
+    path: Sources,
+    request: ReadingRequest,
+    theta: Theta | None = None,
+    *,
+    min_events: int,
+    chunk_events: int,
 ) -> EventChunks:
     """Return the chunks of files, each opened and checked once; nothing is read."""
     if chunk_events < 1:
         msg = f"chunk_events={chunk_events}: expected at least 1 entry a chunk."
         raise EventDataError(msg)
-    files = [_planned(p, request, min_events, chunk_events) for p in resolve_paths(path)]
+    files = [
+        _planned(file, replace(request, theta=point), min_events, chunk_events)
+        for file, point in resolve_sources(path, theta)
+    ]
     for other in files[1:]:
         differing = set(files[0].carries) ^ set(other.carries)
         if differing:
@@ -184,7 +243,7 @@ def plan_chunks(
                 "files with and those without it separately."
             )
             raise EventDataError(msg)
-    return EventChunks(files, request)
+    return EventChunks(files)
 
 
 def _planned(path: Path, request: ReadingRequest, least: int, size: int) -> PlannedFile:
@@ -198,4 +257,4 @@ def _planned(path: Path, request: ReadingRequest, least: int, size: int) -> Plan
         )
         raise EventFileError(msg)
     ranges = tuple((start, min(start + size, n)) for start in range(0, max(1, n), size))
-    return PlannedFile(path, n, plan.metadata, plan.carries, ranges)
+    return PlannedFile(path, n, plan.metadata, plan.carries, ranges, request)

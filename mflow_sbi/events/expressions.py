@@ -1,35 +1,65 @@
-"""Four-momenta, and the small language in which observables and selections are written.
+"""The small language in which observables and selections are written.
 
-A sentence is built from objects ordered by pT (`a[0]` the leading photon, `j[1]` the second jet),
-their attributes `e px py pz pt eta phi m`, sums of four-momenta, the arithmetic of numbers
-(`+ - * /`, `abs`), comparisons and `and or not`:
+A sentence is built from
 
-    (a[0] + a[1]).m          abs(j[0].eta - j[1].eta)          115 < (a[0] + a[1]).m < 135
+    a[0], j[1]              objects ordered by pT: the leading photon, the second jet
+    a[0].pt                 their attributes e px py pz pt eta phi m; sums of them have the same
+    met.pt                  missing transverse momentum: px py pt phi
+    deltaphi(x, y)          of two of these, in [-pi, pi); deltaeta, deltar, mt (transverse mass)
+    n(j), sum_pt(j)         number of objects, and sum of their pT, after the object selection
+    sqrt log exp cos sin    functions of numbers, with tan, abs, min(x, y, ...), max(x, y, ...)
+    + - * /                 the arithmetic of numbers, comparisons, and `and or not`
 
-In flat files a bare name is a column. Nothing else is in the language, and nothing is passed to
+    (a[0] + a[1]).m          abs(deltaphi(j[0], j[1]))          115 < (a[0] + a[1]).m < 135
+
+A bare name is a column: one number per event, or, in the selection of objects, one per object
+(`pt > 20 and abs(eta) < 2.5`). Nothing else is in the language, and nothing is passed to
 `eval`: a sentence is parsed, checked against a white list, and evaluated on whole columns.
 """
 
 import ast
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from functools import reduce
 from typing import Any, Literal, NoReturn, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from mflow_sbi.errors import EventDataError, ExpressionError
+from mflow_sbi.events.momenta import (
+    ATTRIBUTES,
+    PLANAR_ATTRIBUTES,
+    FourMomentum,
+    deltaeta,
+    deltaphi,
+    deltar,
+    transverse_mass,
+)
 from mflow_sbi.events.wording import counted, listed, nearest
-from mflow_sbi.interfaces import Array
 
 __all__ = ["Expression", "FourMomentum", "Namespace"]
 
-ATTRIBUTES = ("e", "px", "py", "pz", "pt", "eta", "phi", "m")
-
 _LONGEST = 500
 
-Kind: TypeAlias = Literal["number", "momentum", "truth"]
+Kind: TypeAlias = Literal["number", "momentum", "planar momentum", "truth"]
+_PLANAR = ("met",)  # names of planar momenta, where an attribute or a function follows
+_OF_NUMBERS: dict[str, tuple[Callable, int, int]] = {
+    **{f.__name__: (f, 1, 1) for f in (np.sqrt, np.log, np.exp, np.cos, np.sin, np.tan)},
+    "abs": (np.abs, 1, 1),
+    "min": (lambda *columns: reduce(np.minimum, columns), 2, 20),
+    "max": (lambda *columns: reduce(np.maximum, columns), 2, 20),
+}
+"""Functions of numbers, with the least and largest number of them."""
+_OF_TWO: dict[str, tuple[Callable, tuple[Kind, ...]]] = {
+    "deltaphi": (deltaphi, ("momentum", "planar momentum", "number")),
+    "deltaeta": (deltaeta, ("momentum",)),
+    "deltar": (deltar, ("momentum",)),
+    "mt": (transverse_mass, ("momentum", "planar momentum")),
+}
+"""Functions of two things, with what these may be."""
+_OF_COLLECTIONS = ("n", "sum_pt")
+_FUNCTIONS = (*_OF_NUMBERS, *_OF_TWO, *_OF_COLLECTIONS)
 _BINARY: dict[type[ast.operator], Callable] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -46,67 +76,9 @@ _COMPARE: dict[type[ast.cmpop], Callable] = {
 }
 
 
-@dataclass(frozen=True, eq=False)
-class FourMomentum:
-    """(E, px, py, pz) of one object in N events, columns of float64 in GeV.
-
-    >>> photon = FourMomentum.from_pt_eta_phi_m([30.0], [0.0], [0.0], [0.0])
-    >>> (photon + photon).e
-    array([60.])
-    """
-
-    e: Array
-    px: Array
-    py: Array
-    pz: Array
-
-    @classmethod
-    def from_pt_eta_phi_m(
-        cls, pt: ArrayLike, eta: ArrayLike, phi: ArrayLike, m: ArrayLike
-    ) -> "FourMomentum":
-        """Return pT (cos phi, sin phi, sinh eta) with E^2 = p^2 + m^2, in float64."""
-        pt, eta, phi, m = (np.asarray(column, dtype=np.float64) for column in (pt, eta, phi, m))
-        with np.errstate(over="ignore", invalid="ignore"):
-            px, py, pz = pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta)
-            return cls(np.sqrt(px * px + py * py + pz * pz + m * m), px, py, pz)
-
-    def __add__(self, other: "FourMomentum") -> "FourMomentum":
-        return FourMomentum(
-            self.e + other.e, self.px + other.px, self.py + other.py, self.pz + other.pz
-        )
-
-    def __len__(self) -> int:
-        return len(self.e)
-
-    def take(self, indices: NDArray) -> "FourMomentum":
-        """Return the four-momenta of the events at `indices` (numbers or a mask)."""
-        return FourMomentum(self.e[indices], self.px[indices], self.py[indices], self.pz[indices])
-
-    @property
-    def pt(self) -> Array:
-        """hypot(px, py), GeV."""
-        return np.hypot(self.px, self.py)
-
-    @property
-    def eta(self) -> Array:
-        """arcsinh(pz / pT); infinite along the beam."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.arcsinh(self.pz / self.pt)
-
-    @property
-    def phi(self) -> Array:
-        """atan2(py, px), in (-pi, pi]."""
-        return np.arctan2(self.py, self.px)
-
-    @property
-    def m(self) -> Array:
-        """sqrt((E - |p|)(E + |p|)), GeV; rounding below zero counts as zero."""
-        p = np.sqrt(self.px * self.px + self.py * self.py + self.pz * self.pz)
-        return np.sqrt(np.maximum((self.e - p) * (self.e + p), 0.0))
-
-
 Namespace: TypeAlias = Mapping[str, Any]
-"""What names stand for: `a` -> leading photons (FourMomentum, ...), a column name -> (N,)."""
+"""What names stand for: `a` -> leading photons (FourMomentum, ...), `met` -> PlanarMomentum, a
+column name, `n(a)` and `sum_pt(a)` -> (N,)."""
 
 
 class Expression:
@@ -115,8 +87,10 @@ class Expression:
     Attributes:
         text: The sentence as written.
         kind: "number", "momentum" or "truth" (a selection).
-        objects: How many leading objects of each collection are needed, e.g. {"a": 2}.
+        objects: How many leading objects of each collection are needed, e.g. {"a": 2}; 0 where
+            only their number or the sum of their pT is.
         columns: Bare names used, in order of appearance.
+        planar: Planar momenta used: "met".
 
     Raises:
         ExpressionError: Not a sentence of the language.
@@ -129,6 +103,7 @@ class Expression:
         self.text = text
         self.objects: dict[str, int] = {}
         self.columns: list[str] = []
+        self.planar: list[str] = []
         if len(text) > _LONGEST:
             self._refuse(f"it is longer than {_LONGEST} characters")
         try:
@@ -189,7 +164,7 @@ class Expression:
     def _refuse(self, reason: str, cause: Exception | None = None) -> NoReturn:
         msg = (
             f"cannot read {self.text!r}: {reason}. Expected objects like a[0] or j[1], attributes "
-            f"{' '.join(ATTRIBUTES)}, + - * / abs(), comparisons, and/or/not."
+            f"{' '.join(ATTRIBUTES)}, + - * /, {', '.join(_FUNCTIONS)}, comparisons, and/or/not."
         )
         raise ExpressionError(msg) from cause
 
@@ -205,6 +180,12 @@ class Expression:
                     self._refuse(f"{name}[{index!r}] needs a number 0, 1, 2, ...")
                 self.objects[name] = max(self.objects.get(name, 0), index + 1)
                 return "momentum"
+            case ast.Attribute(value=ast.Name(id=name), attr=attr) if name in _PLANAR:
+                self._note_planar(name)
+                if attr not in PLANAR_ATTRIBUTES:
+                    hint = f"it has {listed(PLANAR_ATTRIBUTES)}"
+                    self._refuse(f"{name} has no attribute {attr!r}: {hint}")
+                return "number"
             case ast.Attribute(value=owner, attr=attr):
                 self._expect(owner, "momentum", f".{attr}")
                 if attr not in ATTRIBUTES:
@@ -219,8 +200,8 @@ class Expression:
                 return self._expect(operand, "number", "a sign")
             case ast.UnaryOp(op=ast.Not(), operand=operand):
                 return self._expect(operand, "truth", "not")
-            case ast.Call(func=ast.Name(id="abs"), args=[operand], keywords=[]):
-                return self._expect(operand, "number", "abs()")
+            case ast.Call(func=ast.Name(id=name), args=operands, keywords=[]):
+                return self._check_call(name, operands)
             case ast.Compare(left=left, ops=ops, comparators=others) if all(
                 type(op) in _COMPARE for op in ops
             ):
@@ -232,6 +213,43 @@ class Expression:
                     self._expect(value, "truth", "and/or")
                 return "truth"
         return self._refuse(f"{ast.unparse(node)!r} is not in the language")
+
+    def _check_call(self, name: str, operands: list[ast.expr]) -> Kind:
+        if name in _OF_COLLECTIONS:
+            match operands:
+                case [ast.Name(id=symbol)]:
+                    self.objects.setdefault(symbol, 0)
+                    return "number"
+            self._refuse(f"{name}() needs one kind of objects, e.g. {name}(j)")
+        if name in _OF_TWO:
+            return self._check_pair(name, operands)
+        if name not in _OF_NUMBERS:
+            self._refuse(f"there is no function {name!r}{nearest(name, _FUNCTIONS)}")
+        _, least, most = _OF_NUMBERS[name]
+        if not least <= len(operands) <= most:
+            expected = counted(least, "number") if least == most else f"{least} or more numbers"
+            self._refuse(f"{name}() needs {expected}, got {len(operands)}")
+        for operand in operands:
+            self._expect(operand, "number", f"{name}()")
+        return "number"
+
+    def _check_pair(self, name: str, operands: list[ast.expr]) -> Kind:
+        kinds = _OF_TWO[name][1]
+        if len(operands) != 2:
+            self._refuse(f"{name}() needs two operands, got {len(operands)}")
+        found = set()
+        for operand in operands:
+            if isinstance(operand, ast.Name) and operand.id in _PLANAR and len(kinds) > 1:
+                self._note_planar(operand.id)
+                found.add("momentum")
+            else:
+                found.add(self._expect(operand, kinds, f"{name}()"))
+        if len(found) > 1:
+            self._refuse(f"{name}() needs two momenta or two azimuths")
+        return "number"
+
+    def _note_planar(self, name: str) -> None:
+        self.planar.extend([] if name in self.planar else [name])
 
     def _expect(self, node: ast.expr, kinds: Kind | tuple[Kind, ...], role: str) -> Kind:
         found = self._check(node)
@@ -267,8 +285,11 @@ class Expression:
                 return np.logical_not(value(operand))
             case ast.UnaryOp(op=op, operand=operand):
                 return -value(operand) if isinstance(op, ast.USub) else value(operand)
-            case ast.Call(args=[operand]):
-                return np.abs(value(operand))
+            case ast.Call(func=ast.Name(id=name), args=operands):
+                if name in _OF_COLLECTIONS:
+                    return names[ast.unparse(node)]
+                function = (_OF_TWO.get(name) or _OF_NUMBERS[name])[0]
+                return function(*map(value, operands))
             case ast.BoolOp(op=op, values=values):
                 combine = np.logical_and if isinstance(op, ast.And) else np.logical_or
                 return combine.reduce([value(part) for part in values])

@@ -1,24 +1,35 @@
-"""`inspect_file`: what is in a ROOT file, what would be read, and what stands in the way."""
+"""`inspect_file`: what is in an event file, what would be read, and what stands in the way."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from mflow_sbi.errors import MflowSbiError
-from mflow_sbi.events.layouts import LAYOUTS, recognise
-from mflow_sbi.events.metadata import EventMetadata, Parameter
-from mflow_sbi.events.observables import Observable
+from mflow_sbi.events.columns import EventFile, EventTree
+from mflow_sbi.events.files import open_events
+from mflow_sbi.events.layouts import Layout
+from mflow_sbi.events.metadata import Benchmarks, EventMetadata, Parameter
+from mflow_sbi.events.particles import object_columns
 from mflow_sbi.events.plan import (
     ReadingPlan,
-    ReadingRequest,
+    choose_layout,
     choose_tree,
     plan_reading,
     read_metadata,
 )
 from mflow_sbi.events.reading import Progress, read_events
-from mflow_sbi.events.root_files import EventFile, open_events
+from mflow_sbi.events.request import Observables, ReadingRequest
 from mflow_sbi.events.sample import EventSample, SelectionReport
+from mflow_sbi.events.sources import Theta, as_point
+from mflow_sbi.events.summary_rows import (
+    benchmark_rows,
+    metadata_rows,
+    range_of,
+    report_rows,
+    weight_rows,
+)
 from mflow_sbi.events.wording import listed
 
 __all__ = ["FileSummary", "inspect_file"]
@@ -31,15 +42,18 @@ class FileSummary:
     Attributes:
         path: The file.
         size: Its length in bytes.
-        trees: TTrees and their entries.
+        trees: Trees and their entries.
+        kind: Its format: "ROOT", "Parquet" or "HDF5".
         tree: The tree that would be read, if one can be chosen.
-        layout: "delphes" or "flat", if a tree can be chosen.
+        layout: "delphes", "nanoaod", "flat" or "declared", if a tree can be chosen.
+        collections: Kinds of objects that are there, and what sentences may say of them.
         branches: Branches of that tree.
         missing: Branches that the layout asks for and the tree does not have.
         metadata: The record in the file; None for foreign or malformed ones.
         observables: Columns of x that would be read.
         parameters: Theory parameters, with their range over the events kept.
-        truth: What travels with the events: theta, weight, score, components.
+        truth: What travels with the events: theta, weight, score, components, benchmark_weight.
+        weights: Rows on weights and benchmark weights of the events kept.
         report: Events read, kept, and dropped by reason; None if the file cannot be read.
         problems: Why `read_events` would refuse the file; empty if it would not.
     """
@@ -47,14 +61,17 @@ class FileSummary:
     path: Path
     size: int
     trees: Mapping[str, int]
+    kind: str = "ROOT"
     tree: str | None = None
     layout: str | None = None
+    collections: tuple[tuple[str, str], ...] = ()
     branches: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     metadata: EventMetadata | None = None
     observables: tuple[str, ...] = ()
     parameters: tuple[Parameter, ...] = ()
     truth: tuple[str, ...] = ()
+    weights: tuple[tuple[str, str], ...] = ()
     report: SelectionReport | None = None
     problems: tuple[str, ...] = ()
 
@@ -69,21 +86,19 @@ class FileSummary:
         rows = [
             ("file", str(self.path)),
             ("size", f"{self.size:,} bytes"),
+            ("format", self.kind),
             ("trees", trees),
             ("tree to read", self.tree or "none"),
             ("layout", self.layout or "unknown"),
+            *self.collections,
         ]
-        rows += _metadata_rows(self.metadata)
-        rows += [(f"parameter {p.name}", _range(p)) for p in self.parameters]
+        rows += metadata_rows(self.metadata)
+        rows += [(f"parameter {p.name}", range_of(p)) for p in self.parameters]
         if self.observables:
             rows.append(("observables", f"{len(self.observables)}: {listed(self.observables)}"))
         rows.append(("carries", ", ".join(self.truth) or "no truth"))
-        if self.report is not None:
-            rows += [
-                ("events read", f"{self.report.n_read:,}"),
-                ("events kept", f"{self.report.n_kept:,}"),
-            ]
-            rows += [(f"dropped: {why}", f"{n:,}") for why, n in self.report.dropped.items()]
+        rows += self.weights
+        rows += [] if self.report is None else report_rows(self.report)
         if self.missing:
             rows.append(("missing branches", listed(self.missing)))
         if self.problems and self.branches:
@@ -95,8 +110,13 @@ def inspect_file(
     path: str | PathLike[str],
     *,
     tree: str | None = None,
-    observables: Iterable[str | Observable] | None = None,
+    observables: Observables | None = None,
     selection: str | Sequence[str] | None = None,
+    objects: Mapping[str, str] | None = None,
+    layout: str | Layout | Mapping[str, Any] | None = None,
+    weight: str | None = None,
+    benchmark_weights: str | Benchmarks | None = None,
+    theta: Theta | None = None,
     progress: Progress | None = None,
 ) -> FileSummary:
     """Return what `read_events`, called with the same arguments, finds in a file.
@@ -104,28 +124,36 @@ def inspect_file(
     The whole file is read, so that counts and ranges are those of the events.
 
     Raises:
-        EventFileError: The path is not a readable ROOT file with a TTree; anything that is
+        EventFileError: The path is not a readable event file with a tree; anything that is
             wrong inside is told in `problems`.
     """
     path = Path(path)
-    request = ReadingRequest.of(tree=tree, observables=observables, selection=selection)
+    asked: dict[str, Any] = {
+        "tree": tree,
+        "observables": observables if isinstance(observables, str | None) else [*observables],
+        "selection": selection,
+        "objects": objects,
+        "layout": layout,
+        "weight": weight,
+        "benchmark_weights": benchmark_weights,
+    }
+    request = replace(ReadingRequest.of(**asked), theta=as_point(theta))
     with open_events(path) as file:
-        summary = {"path": path, "size": path.stat().st_size, "trees": dict(file.trees)}
+        summary = {
+            "path": path,
+            "size": path.stat().st_size,
+            "trees": dict(file.trees),
+            "kind": file.kind,
+        }
         record = _record(file)
+        summary |= _chosen(file, record, request)
         try:
             plan = plan_reading(file, request)
         except MflowSbiError as error:
-            summary |= _chosen(file, record, tree)
             return FileSummary(**summary, metadata=record, problems=(str(error),))
         summary |= _planned(plan, record)
     try:
-        sample = read_events(
-            path,
-            tree=request.tree,
-            observables=request.observables,
-            selection=request.selections,
-            progress=progress,
-        )
+        sample = read_events(path, **asked, theta=theta, progress=progress)
     except MflowSbiError as error:
         return FileSummary(**summary, problems=(str(error),))
     return FileSummary(**summary | _found(sample))
@@ -138,27 +166,38 @@ def _record(file: EventFile) -> EventMetadata | None:
         return None  # told among the problems, by plan_reading
 
 
-def _chosen(file: EventFile, record: EventMetadata | None, tree: str | None) -> dict:
-    """Return what is known of the tree where no plan can be made."""
+def _chosen(file: EventFile, record: EventMetadata | None, request: ReadingRequest) -> dict:
+    """Return what is known of the tree, whether or not a plan can be made."""
     try:
-        chosen = choose_tree(file, record, tree)
+        tree = choose_tree(file, record, request.tree)
+        layout = choose_layout(record, tree, request)
     except MflowSbiError:
         return {}
-    layout = LAYOUTS[record.layout] if record else recognise(chosen.name, chosen.branches)
-    needed = (branch for objects in layout.collections for branch in objects.needed)
+    begun = [c for c in layout.collections if any(b in tree.branches for b in c.needed)]
+    needed = (branch for objects in begun for branch in objects.needed)
     return {
-        "tree": chosen.name,
+        "tree": tree.name,
         "layout": layout.name,
-        "branches": chosen.branches,
-        "missing": tuple(branch for branch in needed if branch not in chosen.branches),
+        "collections": tuple(_collections(layout, tree)),
+        "branches": tree.branches,
+        "missing": tuple(branch for branch in needed if branch not in tree.branches),
     }
+
+
+def _collections(layout: Layout, tree: EventTree) -> list[tuple[str, str]]:
+    rows = []
+    for objects in layout.found_in(tree.branches):
+        further = [name for name in object_columns(objects, tree)]
+        text = f"{objects.momentum[0]}, ...; selections may use {listed(further, most=8)}"
+        rows.append((f"{objects.symbol}: {objects.name}s", text))
+    missing = layout.missing_in(tree.branches)
+    if missing is not None:
+        rows.append(("met: missing momentum", ", ".join(missing.needed)))
+    return rows
 
 
 def _planned(plan: ReadingPlan, record: EventMetadata | None) -> dict:
     return {
-        "tree": plan.tree.name,
-        "layout": plan.layout.name,
-        "branches": plan.tree.branches,
         "metadata": record,
         "observables": plan.metadata.observable_names,
         "parameters": plan.metadata.parameters,
@@ -167,36 +206,8 @@ def _planned(plan: ReadingPlan, record: EventMetadata | None) -> dict:
 
 
 def _found(sample: EventSample) -> dict:
-    return {"parameters": sample.metadata.parameters, "report": sample.report}
-
-
-def _range(parameter: Parameter) -> str:
-    unit = "" if parameter.unit == "1" else f" {parameter.unit}"
-    about = f"  ({parameter.description})" if parameter.description else ""
-    if parameter.low is None or parameter.high is None:
-        return f"range unknown{about}"
-    return f"{parameter.low:.4g} .. {parameter.high:.4g}{unit}{about}"
-
-
-def _metadata_rows(record: EventMetadata | None) -> list[tuple[str, str]]:
-    if record is None:
-        return [("metadata", "no readable record (a file of another program?)")]
-    rows = [("process", record.process)]
-    if record.simulator is not None:
-        settings = ", ".join(f"{key}={value}" for key, value in record.simulator.settings.items())
-        name = f"{record.simulator.name} {record.simulator.version}".strip()
-        rows.append(("simulator", f"{name} ({settings})" if settings else name))
-    rows += [("command", record.command)] if record.command else []
-    rows += [("seed", str(record.seed))] if record.seed is not None else []
-    if record.theta_sampling is not None:
-        parts = [
-            f"{key} {value}"
-            for key, value in vars(record.theta_sampling).items()
-            if value is not None and key != "kind"
-        ]
-        rows.append(("theta sampling", f"{record.theta_sampling.kind}: {', '.join(parts)}"))
-    if record.morphing is not None:
-        rows.append(
-            ("likelihood", f"{record.morphing.likelihood}, {len(record.morphing.exponents)} terms")
-        )
-    return rows
+    return {
+        "parameters": sample.metadata.parameters,
+        "report": sample.report,
+        "weights": (*weight_rows(sample), *benchmark_rows(sample.metadata.benchmarks, sample)),
+    }

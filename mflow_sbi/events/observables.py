@@ -19,6 +19,7 @@ from mflow_sbi.interfaces import Array
 
 __all__ = [
     "CLOSURE_TERMS",
+    "NAMED_SETS",
     "WBF_OBSERVABLES",
     "ClosureTerm",
     "Observable",
@@ -78,22 +79,29 @@ WBF_OBSERVABLES: tuple[Observable, ...] = _wbf_observables()
 _BY_NAME = {observable.name: observable for observable in WBF_OBSERVABLES}
 
 
-def as_observables(items: Iterable[str | Observable]) -> tuple[Observable, ...]:
-    """Return observables from names of the 40, from sentences, or from observables.
+NAMED_SETS: dict[str, tuple[Observable, ...]] = {"wbf40": WBF_OBSERVABLES}
+"""Sets of observables that one word stands for."""
+
+
+def as_observables(items: str | Iterable[str | Observable]) -> tuple[Observable, ...]:
+    """Return observables from names of the 40 or of a set, sentences, or observables.
 
     Raises:
         ExpressionError: Two observables share a name, or the list is empty or one string.
 
-    >>> [o.name for o in as_observables(["m_aa", "j[0].pt"])]
-    ['m_aa', 'j[0].pt']
+    >>> [o.name for o in as_observables(["m_aa", "j[0].pt"])], len(as_observables("wbf40"))
+    (['m_aa', 'j[0].pt'], 40)
     """
     if isinstance(items, str):
-        msg = f"observables={items!r} is one string; expected a list, e.g. [{items!r}]."
-        raise ExpressionError(msg)
-    observables = tuple(
-        item if isinstance(item, Observable) else _BY_NAME.get(item, Observable(item, item))
-        for item in items
-    )
+        if items not in NAMED_SETS:
+            sets = ", ".join(map(repr, NAMED_SETS))
+            msg = (
+                f"observables={items!r} is one string; expected a list, e.g. [{items!r}], or the "
+                f"name of a set: {sets}."
+            )
+            raise ExpressionError(msg)
+        items = (items,)
+    observables = tuple(observable for item in items for observable in _meant(item))
     names = [observable.name for observable in observables]
     if not names:
         msg = "observables=[] is empty; name at least one, or leave it out for the default ones."
@@ -103,6 +111,15 @@ def as_observables(items: Iterable[str | Observable]) -> tuple[Observable, ...]:
         msg = f"observables {twice} are named more than once; every column needs its own name."
         raise ExpressionError(msg)
     return observables
+
+
+def _meant(item: str | Observable) -> tuple[Observable, ...]:
+    if isinstance(item, Observable):
+        return (item,)
+    if not isinstance(item, str):
+        msg = f"observable {item!r} is no text; expected a name, a sentence or an Observable."
+        raise ExpressionError(msg)
+    return NAMED_SETS.get(item) or (_BY_NAME.get(item, Observable(item, item)),)
 
 
 def compute(observables: Sequence[Observable], particles: Namespace) -> Array:
@@ -116,14 +133,15 @@ def compute(observables: Sequence[Observable], particles: Namespace) -> Array:
         ExpressionError: A sentence is not a number, or names what `particles` lacks.
         EventDataError: A value is not finite (e.g. eta of an object along the beam).
 
-    >>> from mflow_sbi.events.expressions import FourMomentum
+    >>> from mflow_sbi.events.momenta import FourMomentum
     >>> jet = FourMomentum.from_pt_eta_phi_m([30.0], [1.0], [0.5], [4.0])
     >>> compute([Observable("mass", "j[0].m")], {"j": [jet]}).round(9)
     array([[4.]])
     """
     columns = [name for name, value in particles.items() if isinstance(value, np.ndarray)]
-    objects = [name for name in particles if name not in columns]
-    sizes = {len(value if name in columns else value[0]) for name, value in particles.items()}
+    objects = [name for name, value in particles.items() if isinstance(value, list | tuple)]
+    firsts = (value[:1] if name in objects else [value] for name, value in particles.items())
+    sizes = {len(value) for values in firsts for value in values}
     x = np.empty((max(sizes, default=0), len(observables)))
     cache: dict = {}
     for k, observable in enumerate(observables):

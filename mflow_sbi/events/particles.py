@@ -1,35 +1,49 @@
-"""From jagged branches to the leading objects of each event, after looking at every number."""
+"""From jagged branches to the objects of each event, after looking at every number."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mflow_sbi.errors import EventDataError
-from mflow_sbi.events.expressions import FourMomentum
-from mflow_sbi.events.layouts import ObjectBranches
-from mflow_sbi.events.root_files import EventTree
+from mflow_sbi.events.columns import EventTree
+from mflow_sbi.events.expressions import Expression
+from mflow_sbi.events.layouts import MissingBranches, ObjectBranches
+from mflow_sbi.events.momenta import FourMomentum, PlanarMomentum
+from mflow_sbi.events.physical import (
+    require_azimuths,
+    require_cartesian,
+    require_not_negative,
+    require_polar,
+)
 from mflow_sbi.events.wording import counted
 from mflow_sbi.interfaces import Array
 
-__all__ = ["Objects", "read_objects"]
+__all__ = ["OBJECT_COLUMNS", "Objects", "object_columns", "read_missing", "read_objects"]
 
-_FLOAT32 = float(np.finfo(np.float32).eps)
-_PHI_SLACK = 8 * np.pi * _FLOAT32  # float32(pi) > pi
-_ENERGY_SLACK = 64 * _FLOAT32  # times (1 + |eta|): cosh amplifies the rounding of eta
-_MASS_SLACK = 2 * np.sqrt(_FLOAT32)  # rounding of E^2 - p^2 in float32, relative to E
-_LARGEST_ENERGY = 1e5  # GeV, above any collider
+OBJECT_COLUMNS = ("pt", "eta", "phi", "m", "e", "px", "py", "pz")
 
 
 @dataclass(frozen=True, eq=False)
 class Objects:
-    """All objects of one collection: `counts` per event, (N,), and their kinematics end to end."""
+    """All objects of one collection: `counts` per event, (N,), and what they are, end to end.
+
+    Attributes:
+        counts: Number of objects of each event, (N,).
+        pt: Their transverse momenta, by which they are ordered.
+        momenta: Their four-momenta.
+    """
 
     counts: NDArray[np.int64]
     pt: Array
-    eta: Array
-    phi: Array
-    mass: Array
+    momenta: FourMomentum
+
+    def kept(self, mask: NDArray[np.bool_]) -> "Objects":
+        """Return the objects of a mask over all of them."""
+        events = np.repeat(np.arange(len(self.counts)), self.counts)
+        counts = np.bincount(events[mask], minlength=len(self.counts)).astype(np.int64)
+        return Objects(counts, self.pt[mask], self.momenta.take(mask))
 
     def leading(self, n: int, events: NDArray[np.intp]) -> tuple[FourMomentum, ...]:
         """Return the n objects of largest pT of each event, largest first.
@@ -38,97 +52,143 @@ class Objects:
             n: How many objects.
             events: Which events; all must have at least n.
         """
+        if n == 0:
+            return ()
         first = (np.cumsum(self.counts) - self.counts)[events]
         counts = self.counts[events]
         exists = np.arange(counts.max(initial=n)) < counts[:, None]
         place = first[:, None] + np.where(exists, np.arange(exists.shape[1]), 0)
         pt = np.where(exists, self.pt[place], -np.inf)
         order = np.argsort(-pt, axis=1, kind="stable")[:, :n] + first[:, None]
-        return tuple(
-            FourMomentum.from_pt_eta_phi_m(
-                self.pt[which], self.eta[which], self.phi[which], self.mass[which]
-            )
-            for which in order.T
-        )
+        return tuple(self.momenta.take(which) for which in order.T)
+
+    def sum_pt(self) -> Array:
+        """Return the scalar sum of pT of each event, (N,)."""
+        events = np.repeat(np.arange(len(self.counts)), self.counts)
+        sums = np.bincount(events, weights=self.pt, minlength=len(self.counts))
+        return sums.astype(np.float64)
 
 
-def read_objects(tree: EventTree, branches: ObjectBranches, start: int, stop: int) -> Objects:
-    """Return the objects of the events from `start` to `stop`.
+def read_objects(
+    tree: EventTree,
+    branches: ObjectBranches,
+    start: int,
+    stop: int,
+    selection: Expression | None = None,
+) -> tuple[Objects, int]:
+    """Return the objects of the events from `start` to `stop`, and how many were dropped.
+
+    Args:
+        tree: The tree.
+        branches: Where the objects are.
+        start: First entry.
+        stop: One past the last.
+        selection: What objects must satisfy: a sentence of their columns.
 
     Raises:
         EventFileError: A branch is missing or unreadable.
         EventDataError: Unequal lengths, NaN or infinities, negative pT or mass, angles that are
             not radians in [-pi, pi], energies that do not fit, values that cannot be GeV.
     """
-    counts, pt = tree.lists(branches.pt, start, stop)
-    others = {}
-    for branch in (branches.eta, branches.phi, branches.mass, branches.energy):
-        optional = branch == branches.energy and branch not in tree.branches
-        if branch is None or optional:
-            continue
-        lengths, others[branch] = tree.lists(branch, start, stop)
-        if not np.array_equal(lengths, counts):
-            i = int(np.argmax(lengths != counts))
+    reader = _Collection(tree, branches, start, stop)
+    objects, columns = _cartesian(reader) if branches.cartesian else _polar(reader)
+    if selection is None:
+        return objects, 0
+    columns |= {
+        name: reader.column(branches.prefix + name)
+        for name in selection.columns
+        if name not in columns
+    }
+    mask = np.broadcast_to(selection(columns), objects.pt.shape)
+    return objects.kept(mask), int(np.count_nonzero(~mask))
+
+
+def read_missing(
+    tree: EventTree, branches: MissingBranches, start: int, stop: int
+) -> PlanarMomentum:
+    """Return missing transverse momentum of the events from `start` to `stop`.
+
+    Raises:
+        EventDataError: Not one number per event, negative, or angles that are not radians.
+    """
+    first, second = (tree.scalars(branch, start, stop) for branch in branches.needed)
+    if branches.pt is None:
+        return PlanarMomentum(first, second)
+    require_not_negative(tree.path, branches.pt, first)
+    require_azimuths(tree.path, branches.phi or "", second)
+    return PlanarMomentum.from_pt_phi(first, second)
+
+
+class _Collection:
+    """Reads branches of one collection; all of them must have the lengths of the first."""
+
+    def __init__(self, tree: EventTree, branches: ObjectBranches, start: int, stop: int) -> None:
+        self.tree, self.branches, self.start, self.stop = tree, branches, start, stop
+        self.first = branches.momentum[0]
+        self.counts, self.values = tree.lists(self.first, start, stop)
+
+    def column(self, branch: str) -> Array:
+        if branch == self.first:
+            return self.values
+        lengths, values = self.tree.lists(branch, self.start, self.stop)
+        if not np.array_equal(lengths, self.counts):
+            i = int(np.argmax(lengths != self.counts))
             msg = (
-                f"{tree.path}: {branches.pt!r} has {counts[i]} and {branch!r} {lengths[i]} values "
-                f"in event {start + i} (unequal in "
-                f"{counted(int((lengths != counts).sum()), 'event')}); expected equal lengths. "
-                "The file was put together wrongly: write it again."
+                f"{self.tree.path}: {self.first!r} has {self.counts[i]} and {branch!r} "
+                f"{lengths[i]} values in event {self.start + i} (unequal in "
+                f"{counted(int((lengths != self.counts).sum()), 'event')}); expected equal "
+                "lengths. The file was put together wrongly: write it again."
             )
             raise EventDataError(msg)
-    mass = others[branches.mass] if branches.mass else np.zeros_like(pt)
-    objects = Objects(counts, pt, others[branches.eta], others[branches.phi], mass)
-    _require_physical(tree, branches, objects, others.get(branches.energy or ""))
-    return Objects(counts, pt, objects.eta, objects.phi, np.maximum(mass, 0.0))
+        return values
+
+    def mass(self) -> Array | None:
+        mass = self.branches.mass
+        if isinstance(mass, str):
+            return self.column(mass)
+        return None if mass is None else np.full(len(self.values), float(mass))
 
 
-def _require_physical(
-    tree: EventTree, branches: ObjectBranches, objects: Objects, energy: Array | None
-) -> None:
-    def refuse(wrong: NDArray[np.bool_], branch: str, values: Array, sentence: str) -> None:
-        if wrong.any():
-            i = int(np.argmax(np.abs(np.where(wrong, values, 0.0))))
-            msg = (
-                f"{tree.path}: {branch!r} of {int(wrong.sum()):,} of "
-                f"{counted(len(wrong), 'object')} {sentence.format(worst=f'{values[i]:.6g}')}"
-            )
-            raise EventDataError(msg)
+def _polar(reader: _Collection) -> tuple[Objects, dict[str, Array]]:
+    branches, present = reader.branches, reader.tree.branches
+    pt, eta, phi = (reader.column(branch) for branch in branches.momentum)
+    mass = reader.mass()
+    mass = np.zeros_like(pt) if mass is None else mass
+    compared = branches.mass is None and branches.energy in present
+    energy = reader.column(branches.energy or "") if compared else None
+    require_polar(reader.tree.path, branches, (pt, eta, phi, mass), energy)
+    mass = np.maximum(mass, 0.0)
+    momenta = FourMomentum.from_pt_eta_phi_m(pt, eta, phi, mass)
+    columns = _columns(momenta) | {"pt": pt, "eta": eta, "phi": phi, "m": mass}
+    return Objects(reader.counts, pt, momenta), columns
 
-    pt, eta, phi, mass = objects.pt, objects.eta, objects.phi, objects.mass
-    refuse(
-        pt < 0,
-        branches.pt,
-        pt,
-        "is negative (e.g. {worst}); expected pT >= 0 in GeV. Check how the branch was filled.",
-    )
-    refuse(
-        np.abs(phi) > np.pi + _PHI_SLACK,
-        branches.phi,
-        phi,
-        "lies beyond pi (up to {worst}); expected radians in [-pi, pi]. Convert degrees by "
-        "pi/180, or wrap [0, 2 pi).",
-    )
-    with np.errstate(over="ignore", invalid="ignore"):
-        momentum = pt * np.cosh(eta)
-    refuse(
-        momentum > _LARGEST_ENERGY,
-        branches.pt,
-        momentum,
-        "gives |p| = pT cosh(eta) up to {worst} GeV, above any collider; expected GeV. If the "
-        "file is in MeV, divide by 1000.",
-    )
-    refuse(
-        mass < -_MASS_SLACK * np.hypot(momentum, mass),
-        branches.mass or "",
-        mass,
-        "is negative beyond float32 rounding of a massless object (e.g. {worst}); expected a "
-        "mass >= 0 in GeV.",
-    )
-    if energy is not None and branches.energy:
-        refuse(
-            np.abs(energy - momentum) > _ENERGY_SLACK * (1 + np.abs(eta)) * momentum,
-            branches.energy,
-            energy,
-            f"differs from {branches.pt} cosh({branches.eta}) (e.g. E = {{worst}}); expected "
-            "massless objects with all branches in GeV. Check the units (MeV?) and the branches.",
-        )
+
+def _cartesian(reader: _Collection) -> tuple[Objects, dict[str, Array]]:
+    branches = reader.branches
+    px, py, pz = (reader.column(branch) for branch in branches.momentum)
+    mass = reader.mass()
+    if mass is None:
+        energy = reader.column(branches.energy or "")
+    else:
+        energy = np.sqrt(px * px + py * py + pz * pz + mass * mass)
+    momenta = FourMomentum(energy, px, py, pz)
+    require_cartesian(reader.tree.path, branches, momenta, mass)
+    columns = _columns(momenta)
+    return Objects(reader.counts, columns["pt"], momenta), columns
+
+
+def _columns(momenta: FourMomentum) -> dict[str, Array]:
+    return {name: getattr(momenta, name) for name in OBJECT_COLUMNS}
+
+
+def object_columns(branches: ObjectBranches, tree: EventTree) -> Mapping[str, str]:
+    """Return the further columns of a collection in a tree: name without prefix -> branch."""
+    prefix = branches.prefix
+    if not prefix:
+        return {}
+    further = {
+        branch.removeprefix(prefix): branch
+        for branch in tree.branches
+        if branch.startswith(prefix) and branch not in branches.needed
+    }
+    return {name: branch for name, branch in further.items() if name.isidentifier()}

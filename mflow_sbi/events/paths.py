@@ -10,7 +10,7 @@ from typing import TypeAlias
 from mflow_sbi.errors import EventFileError
 from mflow_sbi.events.manifest import is_manifest, read_manifest
 
-__all__ = ["Paths", "resolve_paths"]
+__all__ = ["Paths", "require_distinct", "resolve_paths"]
 
 Paths: TypeAlias = str | PathLike[str] | Sequence[str | PathLike[str]]
 
@@ -38,8 +38,17 @@ def resolve_paths(path: Paths) -> list[Path]:
     if not paths:
         msg = "no path given; expected at least one ROOT file."
         raise EventFileError(msg)
+    require_distinct(paths)
+    return paths
+
+
+def require_distinct(paths: Sequence[Path]) -> None:
+    """Refuse one file that is meant more than once.
+
+    Raises:
+        EventFileError: There is one.
+    """
     most_common, n = Counter(p.resolve() for p in paths).most_common(1)[0]
     if n > 1:
         msg = f"{most_common} is given {n} times; its events would count {n} times. Name it once."
         raise EventFileError(msg)
-    return paths

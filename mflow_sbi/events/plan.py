@@ -1,52 +1,49 @@
 """Deciding what to read from a tree: layout, observables, selections, truth."""
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from mflow_sbi.errors import EventFileError, ExpressionError, MetadataError
+from mflow_sbi.errors import EventFileError, MetadataError
+from mflow_sbi.events.columns import EventFile, EventTree
 from mflow_sbi.events.expressions import Expression
 from mflow_sbi.events.layouts import (
     LAYOUTS,
     SCORE_PREFIX,
     THETA_PREFIX,
     Layout,
+    MissingBranches,
     ObjectBranches,
     recognise,
 )
-from mflow_sbi.events.metadata import EventMetadata, Parameter
-from mflow_sbi.events.observables import WBF_OBSERVABLES, Observable, as_observables
-from mflow_sbi.events.root_files import EventFile, EventTree
+from mflow_sbi.events.metadata import EventMetadata, Parameter, ThetaSampling
+from mflow_sbi.events.needs import Needs
+from mflow_sbi.events.request import NO_WEIGHT, ReadingRequest
 from mflow_sbi.events.wording import counted, listed
 
-__all__ = ["ReadingPlan", "ReadingRequest", "choose_tree", "plan_reading", "read_metadata"]
+__all__ = [
+    "CollectionPlan",
+    "ReadingPlan",
+    "choose_layout",
+    "choose_tree",
+    "plan_reading",
+    "read_metadata",
+]
+
+BENCHMARK_PREFIX = "weight."
 
 
 @dataclass(frozen=True)
-class ReadingRequest:
-    """What the caller asks for; see `read_events` for the meaning of each."""
+class CollectionPlan:
+    """One collection of objects to be read.
 
-    tree: str | None = None
-    observables: tuple[Observable, ...] | None = None
-    selections: tuple[str, ...] = ()
+    Attributes:
+        branches: Where the objects are.
+        n_needed: How many every event must have.
+        selection: What objects must satisfy to count.
+    """
 
-    @classmethod
-    def of(
-        cls,
-        *,
-        tree: str | None = None,
-        observables: str | Iterable[str | Observable] | None = None,
-        selection: str | Sequence[str] | None = None,
-    ) -> "ReadingRequest":
-        """Return the request in the words of `read_events`.
-
-        Raises:
-            ExpressionError: No observables, or two of one name.
-        """
-        return cls(
-            tree=tree,
-            observables=None if observables is None else as_observables(observables),
-            selections=(selection,) if isinstance(selection, str) else tuple(selection or ()),
-        )
+    branches: ObjectBranches
+    n_needed: int
+    selection: Expression | None
 
 
 @dataclass(frozen=True)
@@ -57,36 +54,43 @@ class ReadingPlan:
         tree: The open tree.
         layout: How its events are stored.
         metadata: The record of the resulting sample, observables included.
-        objects: Collections needed, and how many leading objects of each.
-        columns: Flat branches needed by observables and selections.
+        objects: Collections needed.
+        missing: Where missing transverse momentum is, if it is needed.
+        columns: Branches of one number per event needed by observables and selections.
         selections: Sentences every event must satisfy, applied in order.
         theta: Branches of the parameters, all or none.
+        point: The parameters of all events, where they are given and not in branches.
         score: Branches of the scores, all or none.
         weight: Branch of the event weight.
         components: Branch of the morphing components.
+        relative: Whether the benchmark weights are ratios to the event weight.
     """
 
     tree: EventTree
     layout: Layout
     metadata: EventMetadata
-    objects: tuple[tuple[ObjectBranches, int], ...]
+    objects: tuple[CollectionPlan, ...]
+    missing: MissingBranches | None
     columns: tuple[str, ...]
     selections: tuple[Expression, ...]
     theta: tuple[str, ...]
+    point: tuple[float, ...] | None
     score: tuple[str, ...]
     weight: str | None
     components: str | None
+    relative: bool
 
     @property
     def carries(self) -> tuple[str, ...]:
-        """What travels with the events: theta, weight, score, components."""
+        """What travels with the events: theta, weight, score, components, benchmark_weight."""
         present = {
-            "theta": self.theta,
+            "theta": self.theta or self.point,
             "weight": self.weight,
             "score": self.score,
             "components": self.components,
+            "benchmark_weight": self.metadata.benchmarks,
         }
-        return tuple(name for name, branches in present.items() if branches)
+        return tuple(name for name, there in present.items() if there)
 
 
 def read_metadata(file: EventFile) -> EventMetadata | None:
@@ -95,12 +99,11 @@ def read_metadata(file: EventFile) -> EventMetadata | None:
     Raises:
         MetadataError: There is a record, but a malformed one.
     """
-    if file.metadata_text is None:
-        return None
     try:
-        return EventMetadata.from_json(file.metadata_text)
+        return file.read_record()
     except MetadataError as error:
-        msg = f"{file.path}: {error}"
+        told = str(error)
+        msg = told if told.startswith(str(file.path)) else f"{file.path}: {told}"
         raise MetadataError(msg) from error
 
 
@@ -112,7 +115,8 @@ def choose_tree(file: EventFile, record: EventMetadata | None, tree: str | None)
             not that of the metadata.
     """
     usual = [layout.tree for layout in LAYOUTS.values() if layout.tree in file.trees]
-    name = tree or (record.tree if record else None) or next(iter(usual), None)
+    of_record = record.tree if record and file.named else None
+    name = tree or of_record or next(iter(usual), None)
     if name is None and len(file.trees) > 1:
         msg = (
             f"{file.path}: several TTrees, {listed(file.trees)}; expected one, or one named "
@@ -120,7 +124,8 @@ def choose_tree(file: EventFile, record: EventMetadata | None, tree: str | None)
         )
         raise EventFileError(msg)
     chosen = file.tree(name or next(iter(file.trees)))
-    if record and chosen.name == record.tree and record.n_events not in (None, chosen.n_entries):
+    ours = record is not None and (not file.named or chosen.name == record.tree)
+    if record and ours and record.n_events not in (None, chosen.n_entries):
         msg = (
             f"{file.path}: the metadata announce {record.n_events:,} events, tree "
             f"{chosen.name!r} holds {chosen.n_entries:,}; expected as many. The file was cut or "
@@ -131,113 +136,130 @@ def choose_tree(file: EventFile, record: EventMetadata | None, tree: str | None)
     return chosen
 
 
+def choose_layout(
+    record: EventMetadata | None, tree: EventTree, request: ReadingRequest
+) -> Layout:
+    """Return the layout asked for, or that of the metadata, or the one that the branches show.
+
+    Raises:
+        MetadataError: The file was written with a declared layout, and none is asked for.
+    """
+    if request.layout is not None:
+        return request.layout
+    if record is None:
+        return recognise(tree.name, tree.branches)
+    if record.layout not in LAYOUTS:
+        msg = f"{tree.path}: its layout is {record.layout!r}; declare it by layout=..."
+        raise MetadataError(msg)
+    return LAYOUTS[record.layout]
+
+
 def plan_reading(file: EventFile, request: ReadingRequest) -> ReadingPlan:
     """Return what to read from a file.
 
     Raises:
         EventFileError: A missing tree or branch.
         ExpressionError: An observable or selection outside the language.
-        MetadataError: A malformed record, or one that does not fit the branches.
+        MetadataError: A malformed record, or one that does not fit the branches or the request.
     """
     record = read_metadata(file)
-    chosen = choose_tree(file, record, request.tree)
-    layout = LAYOUTS[record.layout] if record else recognise(chosen.name, chosen.branches)
-    columns = _Columns(chosen, layout, request.observables, record)
-    selections = tuple(
-        columns.sentence(text).require_kind("truth", "selection") for text in request.selections
+    declared = request.layout.tree if request.layout else None
+    tree = choose_tree(file, record, request.tree or declared)
+    layout = choose_layout(record, tree, request)
+    needs = Needs(tree, layout, request, record)
+    metadata, branches, point = _parameters(tree, layout, request, record)
+    metadata = metadata.with_observables(needs.observables)
+    score = _truth(tree, metadata.parameter_names, SCORE_PREFIX)
+    benchmarks = metadata.benchmarks
+    weight = _weight(tree, layout, request, metadata)
+    if point is None and not branches:
+        point = _benchmark_point(metadata, weight)
+    components = metadata.morphing.branch if metadata.morphing else None
+    further = [b for b in (components, benchmarks and benchmarks.branch) if b]
+    for branch in [*needs.all_branches, *further]:
+        tree.require(branch)
+    return ReadingPlan(
+        tree=tree,
+        layout=layout,
+        metadata=_at_point(metadata, point),
+        objects=tuple(
+            CollectionPlan(collection, needs.objects[collection.symbol], sentence)
+            for collection, sentence in needs.collections
+        ),
+        missing=needs.missing,
+        columns=tuple(needs.branches),
+        selections=needs.selections,
+        theta=branches,
+        point=point,
+        score=score,
+        weight=weight,
+        components=components,
+        relative=bool(benchmarks and benchmarks.branch.startswith(layout.relative or ("\0",))),
     )
-    names = record.parameter_names if record else _names_of_parameters(chosen)
-    theta, score = (_truth(chosen, names, prefix) for prefix in (THETA_PREFIX, SCORE_PREFIX))
+
+
+def _parameters(
+    tree: EventTree, layout: Layout, request: ReadingRequest, record: EventMetadata | None
+) -> tuple[EventMetadata, tuple[str, ...], tuple[float, ...] | None]:
+    """Return the record, the branches of theta, and theta of all events where it was given."""
+    given = request.theta
+    names = record.parameter_names if record else _names_of_parameters(tree)
+    branches = _truth(tree, names, THETA_PREFIX)
+    if given is not None and branches:
+        msg = (
+            f"{tree.path}: carries the parameters of each event ({listed(branches)}), and theta "
+            f"{dict(given)} was given for all of them; expected one of the two. Leave theta out."
+        )
+        raise MetadataError(msg)
+    if given is not None and names and sorted(names) != sorted(name for name, _ in given):
+        msg = f"{tree.path}: theta was given for {[n for n, _ in given]}; expected {list(names)}."
+        raise MetadataError(msg)
+    names = names or tuple(name for name, _ in given or ())
     metadata = record or EventMetadata(
         process="unknown",
-        tree=chosen.name,
+        tree=tree.name,
         layout=layout.name,  # pyright: ignore[reportArgumentType]
         parameters=tuple(map(Parameter, names)),
-        n_events=chosen.n_entries,
+        n_events=tree.n_entries,
     )
-    components = metadata.morphing.branch if metadata.morphing else None
-    needed = [b for c in layout.collections if c.symbol in columns.objects for b in c.needed]
-    for branch in [*needed, *columns.branches, *([components] if components else [])]:
-        chosen.require(branch)
-    return ReadingPlan(
-        tree=chosen,
-        layout=layout,
-        metadata=metadata.with_observables(columns.observables),
-        objects=tuple(
-            (collection, columns.objects[collection.symbol])
-            for collection in layout.collections
-            if collection.symbol in columns.objects
-        ),
-        columns=tuple(columns.branches),
-        selections=selections,
-        theta=theta,
-        score=score,
-        weight=next((b for b in layout.weights if b in chosen.branches), None),
-        components=components,
-    )
+    if request.benchmarks is not None:
+        metadata = replace(metadata, benchmarks=request.benchmarks)
+    point = None if given is None else tuple(dict(given)[name] for name in names)
+    return metadata, branches, point
 
 
-class _Columns:
-    """Resolves observables and selections to the objects and branches they need."""
+def _weight(
+    tree: EventTree, layout: Layout, request: ReadingRequest, metadata: EventMetadata
+) -> str | None:
+    """Return the branch of the weight: as asked for, of the layout, or of the first benchmark."""
+    if request.weight == NO_WEIGHT:
+        return None
+    if request.weight is not None:
+        tree.require(request.weight)
+        return request.weight
+    labels = metadata.benchmarks.names if metadata.benchmarks else ()
+    usual = (*layout.weights, *(BENCHMARK_PREFIX + name for name in labels))
+    if layout.name == "declared":
+        for branch in layout.weights:
+            tree.require(branch)
+    return next((branch for branch in usual if branch in tree.branches), None)
 
-    def __init__(
-        self,
-        tree: EventTree,
-        layout: Layout,
-        observables: tuple[Observable, ...] | None,
-        record: EventMetadata | None,
-    ) -> None:
-        self.objects: dict[str, int] = {}
-        self.branches: dict[str, None] = {}
-        self._tree, self._layout = tree, layout
-        if observables is None:
-            observables = (record and record.observables) or self._default()
-        self.observables = tuple(self._resolved(o) for o in as_observables(observables))
 
-    def _default(self) -> tuple[Observable, ...]:
-        if self._layout.collections:
-            return WBF_OBSERVABLES
-        missing = [o.name for o in WBF_OBSERVABLES if o.name not in self._tree.branches]
-        if missing:
-            msg = (
-                f"{self._tree.path}: tree {self._tree.name!r} is flat and has "
-                f"{40 - len(missing)} of the 40 default observables (missing: "
-                f"{listed(missing, most=3)}). Name the branches to read by observables=[...]; "
-                f"branches: {listed(self._tree.branches, most=60)}."
-            )
-            raise EventFileError(msg)
-        return WBF_OBSERVABLES
+def _benchmark_point(metadata: EventMetadata, weight: str | None) -> tuple[float, ...] | None:
+    """Return theta of the benchmark whose weights the events are weighted with."""
+    benchmarks = metadata.benchmarks
+    if benchmarks is None or weight is None or not (benchmarks.theta and benchmarks.names):
+        return None
+    label = weight.removeprefix(BENCHMARK_PREFIX)
+    if label == weight or label not in benchmarks.names:
+        return None
+    return benchmarks.theta[benchmarks.names.index(label)]
 
-    def _resolved(self, observable: Observable) -> Observable:
-        if not self._layout.collections:
-            existing = self._tree.branches
-            if observable.source not in existing and observable.name in existing:
-                observable = replace(observable, expression="")
-            if observable.source in existing:
-                self.branches[observable.source] = None
-                return observable
-        self.sentence(observable.source).require_kind("number", "observable")
-        return observable
 
-    def sentence(self, text: str) -> Expression:
-        """Return the parsed text, its needs noted."""
-        symbols = [collection.symbol for collection in self._layout.collections]
-        try:
-            expression = Expression(text)
-        except ExpressionError:
-            if not symbols and text.replace(".", "").replace("_", "").isalnum():
-                self._tree.require(text)  # meant as a branch: name those that exist
-            raise
-        if symbols:
-            expression.require_names(symbols, ())
-        else:
-            for name in expression.columns:
-                self._tree.require(name)
-            expression.require_names((), expression.columns)
-        self.branches.update(dict.fromkeys(expression.columns))
-        for symbol, n_needed in expression.objects.items():
-            self.objects[symbol] = max(self.objects.get(symbol, 0), n_needed)
-        return expression
+def _at_point(metadata: EventMetadata, point: tuple[float, ...] | None) -> EventMetadata:
+    if point is None or metadata.theta_sampling is not None:
+        return metadata
+    return replace(metadata, theta_sampling=ThetaSampling("fixed", value=point))
 
 
 def _names_of_parameters(tree: EventTree) -> tuple[str, ...]:

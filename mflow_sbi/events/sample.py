@@ -19,7 +19,7 @@ from mflow_sbi.events.weights import (
 )
 from mflow_sbi.interfaces import Array
 
-__all__ = ["EventSample", "SelectionReport", "concatenate"]
+__all__ = ["EventSample", "SelectionReport", "concatenate", "count_duplicates"]
 
 _OPTIONAL = ("theta", "weight", "score", "components", "benchmark_weight")
 
@@ -33,24 +33,30 @@ class SelectionReport:
         n_kept: Events in the sample.
         dropped: Number of events by reason, each event under the first reason that holds.
         selections: Sentences that events had to satisfy, also where none was dropped.
+        dropped_objects: Number of objects that do not count, by kind and sentence.
+        duplicates: Events kept that repeat an earlier one in every number.
     """
 
     n_read: int
     n_kept: int
     dropped: Mapping[str, int] = field(default_factory=dict)
     selections: tuple[str, ...] = ()
+    dropped_objects: Mapping[str, int] = field(default_factory=dict)
+    duplicates: int = 0
 
     def __add__(self, other: "SelectionReport") -> "SelectionReport":
-        reasons = dict.fromkeys((*self.dropped, *other.dropped))
         return SelectionReport(
             self.n_read + other.n_read,
             self.n_kept + other.n_kept,
-            {
-                reason: self.dropped.get(reason, 0) + other.dropped.get(reason, 0)
-                for reason in reasons
-            },
+            _added(self.dropped, other.dropped),
             tuple(dict.fromkeys((*self.selections, *other.selections))),
+            _added(self.dropped_objects, other.dropped_objects),
+            self.duplicates + other.duplicates,
         )
+
+
+def _added(first: Mapping[str, int], second: Mapping[str, int]) -> dict[str, int]:
+    return {key: first.get(key, 0) + second.get(key, 0) for key in {**first, **second}}
 
 
 @dataclass(frozen=True, eq=False)
@@ -324,3 +330,23 @@ def _stacked(samples: Sequence[EventSample]) -> dict[str, Array]:
         if values:
             rows[name] = np.concatenate(values)
     return rows
+
+
+def count_duplicates(sample: EventSample) -> int:
+    """Return how many events repeat an earlier one in every number that they carry.
+
+    Where all observables are whole numbers, repetitions are natural and not counted.
+    """
+    if len(sample) < 2 or (sample.x == np.rint(sample.x)).all():
+        return 0
+    columns = [
+        value.reshape(len(sample), -1)
+        for name in ("x", *_OPTIONAL)
+        if (value := getattr(sample, name)) is not None
+    ]
+    rows = np.hstack(columns).view(np.uint64)
+    odd = np.random.default_rng(0).integers(1, 2**62, rows.shape[1], dtype=np.uint64) * 2 + 1
+    hashes = np.zeros(len(rows), dtype=np.uint64)
+    for column, factor in zip(rows.T, odd, strict=True):
+        hashes = (hashes ^ (hashes >> np.uint64(29))) * factor + column
+    return len(rows) - len(np.unique(hashes))

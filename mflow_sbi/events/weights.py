@@ -67,12 +67,15 @@ class WeightSummary:
 
     @classmethod
     def of(cls, weight: Array) -> "WeightSummary":
-        """Return the summary of finite weights (N,), not all zero.
+        """Return the summary of finite weights (N,); all zero are worth nothing.
 
         >>> WeightSummary.of(np.array([1.0, 1.0, 1.0, -1.0])).n_effective
         1.0
         """
-        scaled = weight / np.abs(weight).max()
+        largest = np.abs(weight).max(initial=0.0)
+        if largest == 0:
+            return cls(len(weight), 0.0, 0.0, 0.0, 0.0)
+        scaled = weight / largest
         total, size = scaled.sum(), np.abs(scaled).sum()
         return cls(
             n_events=len(weight),

@@ -5,7 +5,7 @@ import pytest
 
 from mflow_sbi.errors import EventDataError, EventFileError, MetadataError
 from mflow_sbi.events import concatenate, open_chunks, read_events
-from mflow_sbi.events.root_files import EventTree
+from mflow_sbi.events.columns import EventTree
 
 SIZES = (30, 20, 11)
 

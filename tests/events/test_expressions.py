@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mflow_sbi.errors import EventDataError, ExpressionError
-from mflow_sbi.events.expressions import Expression, FourMomentum
+from mflow_sbi.events.expressions import Expression
+from mflow_sbi.events.momenta import FourMomentum, PlanarMomentum
 
 pts = st.floats(1e-2, 5e3)
 etas = st.floats(-6, 6)
@@ -57,7 +58,18 @@ def names(n=5, seed=0):
     draw = lambda: FourMomentum.from_pt_eta_phi_m(  # noqa: E731
         rng.uniform(10, 100, n), rng.normal(size=n), rng.uniform(-3, 3, n), rng.uniform(0, 10, n)
     )
-    return {"a": (draw(), draw()), "j": (draw(), draw()), "mjj": rng.uniform(size=n)}
+    return {
+        "a": (draw(), draw()),
+        "j": (draw(), draw()),
+        "mjj": rng.uniform(size=n),
+        "met": PlanarMomentum.from_pt_phi(rng.uniform(10, 100, n), rng.uniform(-3, 3, n)),
+        "n(j)": rng.integers(2, 9, n).astype("f8"),
+        "sum_pt(j)": rng.uniform(50, 100, n),
+    }
+
+
+def wrapped(angle):
+    return (angle + np.pi) % (2 * np.pi) - np.pi
 
 
 A, B = names()["a"]
@@ -74,7 +86,33 @@ MEANINGS = {
     "a[0].pt > 50 and a[1].pt > 50 or mjj < 0.5": ((A.pt > 50) & (B.pt > 50))
     | (names()["mjj"] < 0.5),
     "not a[0].pt > 50": ~(A.pt > 50),
+    "deltaphi(a[0], a[1])": wrapped(A.phi - B.phi),
+    "deltaphi(a[0].phi, a[1].phi)": wrapped(A.phi - B.phi),
+    "deltaeta(a[0], a[1])": A.eta - B.eta,
+    "deltar(a[0], a[1])": np.hypot(A.eta - B.eta, wrapped(A.phi - B.phi)),
+    "deltaphi(met, a[0] + a[1])": wrapped(names()["met"].phi - (A + B).phi),
+    "met.pt + met.px": names()["met"].pt + names()["met"].px,
+    "n(j) >= 4": names()["n(j)"] >= 4,
+    "sum_pt(j) / n(j)": names()["sum_pt(j)"] / names()["n(j)"],
+    "sqrt(a[0].pt * a[1].pt)": np.sqrt(A.pt * B.pt),
+    "exp(log(a[0].pt)) + cos(a[0].phi) + sin(a[0].phi) + tan(1)": np.exp(np.log(A.pt))
+    + np.cos(A.phi)
+    + np.sin(A.phi)
+    + np.tan(1),
+    "min(a[0].pt, a[1].pt, 40)": np.minimum(np.minimum(A.pt, B.pt), 40),
+    "max(abs(a[0].eta), abs(a[1].eta))": np.maximum(np.abs(A.eta), np.abs(B.eta)),
 }
+
+
+def test_transverse_mass():
+    met = names()["met"]
+    expected = np.sqrt(2 * A.pt * met.pt * (1 - np.cos(A.phi - met.phi)))
+    np.testing.assert_allclose(Expression("mt(a[0], met)")(names()), expected, rtol=1e-12)
+
+
+def test_a_column_may_be_called_like_an_attribute_or_a_function():
+    columns = {"met": np.array([1.0]), "n": np.array([2.0]), "min": np.array([3.0])}
+    assert Expression("met + n + min")(columns) == [6.0]
 
 
 @pytest.mark.parametrize("text", MEANINGS)
@@ -83,7 +121,12 @@ def test_meaning(text):
 
 
 NOT_IN_THE_LANGUAGE = {
-    "__import__('os').system('true')": "not in the language",
+    "__import__('os').system('true')": "needs a momentum|not in the language|no function",
+    "__import__('os')": "no function '__import__'",
+    "eval('1')": "no function 'eval'",
+    "getattr(a[0], 'pt')": "no function 'getattr'",
+    "deltaphi.__globals__": "needs a momentum",
+    "(lambda: 1)()": "not in the language",
     "a[0].__class__": "no attribute '__class__'",
     "a[0].Pt": "no attribute 'Pt' Did you mean 'pt'",
     "a[-1].pt": "not in the language",
@@ -95,8 +138,18 @@ NOT_IN_THE_LANGUAGE = {
     "a[0] + 1": "needs a momentum",
     "1 + a[0]": "needs a number",
     "abs(a[0])": "needs a number",
-    "abs(a[0].pt, 2)": "not in the language",
-    "sqrt(a[0].pt)": "not in the language",
+    "abs(a[0].pt, 2)": "needs 1 number, got 2",
+    "sqrt(a[0])": "needs a number",
+    "sqrt(x=a[0].pt)": "not in the language",
+    "sqr(a[0].pt)": "no function 'sqr' Did you mean 'sqrt'",
+    "min(a[0].pt)": "needs 2 or more numbers",
+    "deltaphi(a[0])": "needs two operands",
+    "deltaphi(a[0], 1)": "two momenta or two azimuths",
+    "deltar(met, a[0])": "'met' is a number",
+    "met.eta": "met has no attribute 'eta'",
+    "met + a[0]": "needs a number",
+    "n(j[0])": "needs one kind of objects",
+    "n()": "needs one kind of objects",
     "a[0].pt ** 2": "not in the language",
     "a[0].pt if 1 else 2": "not in the language",
     "lambda: 1": "not in the language",
@@ -119,7 +172,7 @@ def test_refused(text):
         Expression(text)
 
 
-@given(st.text(alphabet="aj01[]().+-*/<>abset m,:", max_size=30))
+@given(st.text(alphabet="aj01[]().+-*/<>abset m,:nphirl", max_size=30))
 def test_any_text_is_a_sentence_or_refused(text):
     try:
         Expression(text)
@@ -130,6 +183,8 @@ def test_any_text_is_a_sentence_or_refused(text):
 def test_what_a_sentence_needs():
     sentence = Expression("(a[0] + a[2]).m + j[1].pt + mjj")
     assert sentence.objects == {"a": 3, "j": 2}
+    assert Expression("n(j) + sum_pt(a) + a[0].pt").objects == {"j": 0, "a": 1}
+    assert Expression("mt(a[0], met) + met.pt").planar == ["met"]
     assert sentence.columns == ["mjj"]
     with pytest.raises(ExpressionError, match="no objects 'j' here"):
         sentence.require_names(["a"], ["mjj"])

@@ -14,7 +14,7 @@ from mflow_sbi.events import (
     closure_violations,
     compute,
 )
-from mflow_sbi.events.expressions import FourMomentum
+from mflow_sbi.events.momenta import FourMomentum
 from mflow_sbi.events.observables import as_observables
 
 PUBLISHED_ORDER = (

@@ -294,15 +294,8 @@ def test_no_tree(tmp_path):
     with uproot.recreate(tmp_path / "histogram.root") as file:
         file["h"] = np.histogram([1.0, 2.0])
         file["s"] = "text"
-    with pytest.raises(EventFileError, match="expected a TTree; the file holds 'h .TH1D.', 's"):
+    with pytest.raises(EventFileError, match="TTree or RNTuple; the file holds 'h .TH1D.', 's"):
         read_events(tmp_path / "histogram.root")
-
-
-def test_ntuple_of_the_next_format(tmp_path):
-    with uproot.recreate(tmp_path / "ntuple.root") as file:
-        file.mkrntuple("Delphes", {"x": np.ones(3)})
-    with pytest.raises(EventFileError, match="RNTuples are not read: write a TTree"):
-        read_events(tmp_path / "ntuple.root")
 
 
 FLAT = {
