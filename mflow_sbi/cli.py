@@ -101,11 +101,24 @@ def _options(
 
 
 @app.command()
-def inspect(file: Annotated[Path, typer.Argument(help="A ROOT file.")]) -> None:
-    """Tell what is in a ROOT file, what would be read, what is missing."""
+def inspect(
+    file: Annotated[Path, typer.Argument(help="An event file: ROOT, Parquet or MadMiner HDF5.")],
+    *,
+    config: Annotated[
+        Path | None, typer.Option(help="Read it as this run configuration (YAML) would.")
+    ] = None,
+    observable: Annotated[
+        list[str] | None, typer.Option(help="A branch or sentence, e.g. '(a[0]+a[1]).m'.")
+    ] = None,
+    tree: Annotated[str | None, typer.Option(help="Name of the tree.")] = None,
+) -> None:
+    """Tell what is in an event file, what would be read, what is missing."""
     terminal = Terminal()
+    reading = {} if config is None else read_config(config).reading()
+    reading |= {"observables": observable} if observable else {}
+    reading |= {} if tree is None else {"tree": tree}
     with terminal.task(f"reading {file.name}") as progress:
-        summary = inspect_file(file, progress=progress)
+        summary = inspect_file(file, **reading, progress=progress)
     terminal.table(str(file), ("what", "value"), summary.rows())
     if not summary.readable:
         raise typer.Exit(code=2)

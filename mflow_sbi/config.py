@@ -2,7 +2,7 @@
 
     name: wbf_mflow
     title: M-flow                        # in tables and figures; default: the recipe's
-    events: data/train.root              # a path, a glob, or a list of them
+    events: data/train.root              # and how it is read: see mflow_sbi.reading_config
     recipe: mflow                        # see mflow_sbi.recipes.RECIPES
     options: {latent_dim: 14, density: {layers: 8, hidden: 64}}
     schedule: sequential                 # see mflow_sbi.named_schedules; default: the recipe's
@@ -38,6 +38,12 @@ from mflow_sbi.config_records import (
 from mflow_sbi.errors import ConfigurationError
 from mflow_sbi.named_schedules import require_compilable, with_scores
 from mflow_sbi.pool_config import MorphingConfig, ResampleConfig
+from mflow_sbi.reading_config import (
+    BenchmarksConfig,
+    ObservableConfig,
+    ReadingConfig,
+    SourceConfig,
+)
 from mflow_sbi.recipes import find_recipe, require_streaming
 from mflow_sbi.training import FitSettings, Schedule
 
@@ -57,15 +63,11 @@ __all__ = [
 _Config = TypeVar("_Config", bound=BaseModel)
 
 
-class RunConfig(StrictConfig):
+class RunConfig(ReadingConfig):
     """Everything that defines a run; see the module's example."""
 
     name: str = Field(min_length=1, pattern=r"^\w[\w.-]*$")
     title: str | None = Field(default=None, min_length=1)
-    events: str | tuple[str, ...]
-    observables: tuple[str, ...] | None = None
-    selection: str | None = None
-    max_events: int | None = Field(default=None, ge=1)
     recipe: str = "mflow"
     options: dict[str, Any] = Field(default_factory=dict)
     schedule: str | None = None
@@ -101,10 +103,6 @@ class RunConfig(StrictConfig):
         """Return seed, held-out share and whether to compile."""
         return FitSettings(self.seed, self.validation_fraction, self.compiled)
 
-    def event_paths(self) -> list[str]:
-        """Return the event files as a list."""
-        return [self.events] if isinstance(self.events, str) else list(self.events)
-
     def to_json(self) -> str:
         """Return the configuration as JSON, defaults included."""
         return json.dumps(self.model_dump(mode="json"), indent=1)
@@ -122,6 +120,9 @@ def parse_config(values: Mapping[str, Any], where: str = "configuration") -> Run
         ConfigurationError: unknown key, unknown name, impossible value.
     """
     parts = {
+        "events": SourceConfig,
+        "observables": ObservableConfig,
+        "benchmark_weights": BenchmarksConfig,
         "phases": PhaseConfig,
         "prior": PriorConfig,
         "mcmc": McmcConfig,
@@ -130,6 +131,7 @@ def parse_config(values: Mapping[str, Any], where: str = "configuration") -> Run
         "resample": ResampleConfig,
     }
     config = validated(RunConfig, values, where, parts)
+    config.require_readable(where)
     find_recipe(config.recipe).parse_options(config.options)
     config.training_schedule()
     if config.streaming is not None:

@@ -9,6 +9,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from hashlib import file_digest
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,11 @@ from typing import Any
 from mflow_sbi.config import RunConfig, parse_config
 from mflow_sbi.errors import MetadataError, RunFolderError
 from mflow_sbi.evaluation import SurfaceMetrics
-from mflow_sbi.events import EventMetadata, EventSample, Observable, read_events
+from mflow_sbi.events import EventMetadata, EventSample, SelectionReport, read_events
+from mflow_sbi.events.declared_layouts import as_layout
 from mflow_sbi.events.reading import resolve_paths
+from mflow_sbi.events.request import NO_WEIGHT
+from mflow_sbi.events.sources import Sources
 from mflow_sbi.interfaces import Reporter
 
 __all__ = [
@@ -59,25 +63,35 @@ def write_text(path: Path, text: str) -> None:
 
 
 def read_with_progress(
-    paths: str | Sequence[str],
+    paths: Sources,
     title: str,
     reporter: Reporter,
-    observables: Sequence[str | Observable] | None,
-    selection: str | None,
+    reading: Mapping[str, Any],
     min_events: int = 1,
 ) -> EventSample:
-    """Read events with a progress bar and tell how many were dropped."""
+    """Read events with a progress bar; tell how many were dropped, and how many repeat others.
+
+    Args:
+        paths: the files.
+        title: of the bar.
+        reporter: who tells.
+        reading: further arguments of `read_events`, see `ReadingConfig.reading`.
+        min_events: 0 where no events are an answer too.
+    """
     with reporter.task(title) as progress:
-        sample = read_events(
-            paths,
-            observables=observables,
-            selection=selection,
-            min_events=min_events,
-            progress=progress,
-        )
-    for reason, n in (sample.report.dropped if sample.report else {}).items():
+        sample = read_events(paths, **reading, min_events=min_events, progress=progress)
+    report = sample.report or SelectionReport(0, 0)
+    for reason, n in report.dropped.items():
         if n:
             reporter.warn(f"{title}: {n} events dropped ({reason})")
+    for sentence, n in report.dropped_objects.items():
+        if n:
+            reporter.say(f"{title}: {n} objects do not count (not {sentence})")
+    if report.duplicates:
+        reporter.warn(
+            f"{title}: {report.duplicates} events repeat another in every number; a generator's "
+            "do not: was a file copied, or merged twice?"
+        )
     return sample
 
 
@@ -95,9 +109,12 @@ def read_like_training(
         EventDataError: weighted events.
         MetadataError: events at other parameters, or parameters of another meaning.
     """
-    sample = read_with_progress(
-        paths, title, reporter, trained.observables, config.selection, min_events
-    )
+    reading = config.reading() | {"observables": trained.observables, "benchmark_weights": None}
+    if config.layout is not None:
+        reading["layout"] = replace(as_layout(config.layout), requires_weight=False)
+    if config.weight != NO_WEIGHT:
+        reading["weight"] = None  # the branch of the training need not be in observed events
+    sample = read_with_progress(paths, title, reporter, reading, min_events)
     sample.require_unweighted()
     declared, expected = (_meaning(m) for m in (sample.metadata, trained))
     clash = any(

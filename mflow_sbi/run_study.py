@@ -157,7 +157,7 @@ def _apart_from_seed(config: RunConfig) -> str:
 
 
 def _require_alike(first: RunConfig, config: RunConfig) -> None:
-    if config.prior != first.prior or config.selection != first.selection:
+    if config.prior != first.prior or config.cuts != first.cuts:
         message = (
             f"comparison: runs {first.name} and {config.name} have another prior or selection; "
             "posteriors compare only under one"

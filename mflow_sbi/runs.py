@@ -58,7 +58,7 @@ def _require_comparable(folders: Sequence[Path], configs: Sequence[RunConfig]) -
         message = f"comparison: expected different runs of different names, got {names}"
         raise ConfigurationError(message)
     for config in configs[1:]:
-        if config.prior != configs[0].prior or config.selection != configs[0].selection:
+        if config.prior != configs[0].prior or config.cuts != configs[0].cuts:
             message = (
                 f"comparison: runs {names[0]} and {config.name} have another prior or selection; "
                 "posteriors compare only under one"

@@ -98,7 +98,7 @@ def load_runs(folders: Folders) -> tuple[TrainedRun, ...]:
         unlike = {
             "parameters": mine.parameter_names != theirs.parameter_names,
             "observables": mine.observables != theirs.observables,
-            "selection": first.config.selection != run.config.selection,
+            "selection": first.config.cuts != run.config.cuts,
             "prior": first.config.prior != run.config.prior,
         }
         if any(unlike.values()):

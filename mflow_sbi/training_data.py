@@ -64,9 +64,8 @@ def training_data(config: RunConfig, reporter: Reporter) -> TrainingData:
     if config.streaming is None:
         return InMemoryData.read(config, reporter)
     chunks = open_chunks(
-        config.event_paths(),
-        observables=config.observables,
-        selection=config.selection,
+        config.event_sources(),
+        **config.reading(),
         chunk_events=config.streaming.chunk_events,
     )
     return StreamedData(config, chunks)
@@ -82,9 +81,7 @@ class InMemoryData:
     @classmethod
     def read(cls, config: RunConfig, reporter: Reporter) -> "InMemoryData":
         """Read them, and make those to train on where they are a pool."""
-        events = read_with_progress(
-            config.event_paths(), TITLE, reporter, config.observables, config.selection
-        )
+        events = read_with_progress(config.event_sources(), TITLE, reporter, config.reading())
         if config.max_events is not None:
             events = events.take(np.arange(min(config.max_events, len(events))))
         events, notes = events_from_pool(

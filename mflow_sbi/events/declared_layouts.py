@@ -64,6 +64,7 @@ def declared_layout(declaration: Mapping[str, Any]) -> Layout:
         collections=tuple(_collection(str(symbol), keys) for symbol, keys in objects.items()),
         weights=(str(weight),) if weight else (),
         missing=(_missing(met),) if met else (),
+        requires_weight=bool(weight),
     )
 
 

@@ -96,6 +96,7 @@ class Layout:
         weights: Branches that may hold the event weight; the first that exists is used.
         missing: Where missing transverse momentum may be; the first that exists is used.
         relative: Beginnings of the names of weights that are relative to the event weight.
+        requires_weight: Whether a file without these weights is refused.
     """
 
     name: str
@@ -104,6 +105,7 @@ class Layout:
     weights: tuple[str, ...]
     missing: tuple[MissingBranches, ...] = ()
     relative: tuple[str, ...] = ()
+    requires_weight: bool = False
 
     def missing_in(self, branches: Names[str]) -> MissingBranches | None:
         """Return where missing transverse momentum is in a tree of these branches."""

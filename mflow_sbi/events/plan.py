@@ -239,7 +239,7 @@ def _weight(
         return request.weight
     labels = metadata.benchmarks.names if metadata.benchmarks else ()
     usual = (*layout.weights, *(BENCHMARK_PREFIX + name for name in labels))
-    if layout.name == "declared":
+    if layout.requires_weight:
         for branch in layout.weights:
             tree.require(branch)
     return next((branch for branch in usual if branch in tree.branches), None)
