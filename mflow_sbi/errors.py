@@ -6,6 +6,7 @@ Each message says what was expected, what came, and what to do.  The command lin
 
 __all__ = [
     "ChartError",
+    "ClusterError",
     "ConfigurationError",
     "EventDataError",
     "EventFileError",
@@ -86,3 +87,7 @@ class TrainingError(MflowSbiError):
 
 class SamplingError(MflowSbiError):
     """MCMC cannot start or cannot go on: too few walkers, no finite starting point."""
+
+
+class ClusterError(MflowSbiError):
+    """Workers of a cluster are not there, died, or cannot do the work."""

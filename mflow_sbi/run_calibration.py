@@ -16,11 +16,13 @@ from mflow_sbi.calibration import (
     Coverage,
     DrawnSets,
     EnsembleSets,
+    ExactSource,
     ExpectedCount,
-    LikelihoodOfSets,
     Ranks,
     SetPosteriors,
-    TemperedSets,
+    SourceOfSets,
+    Temperature,
+    TemperedSource,
     calibration_report,
     coverage,
     coverage_curve,
@@ -29,10 +31,11 @@ from mflow_sbi.calibration import (
     fit_conformal_levels,
     fit_temperature,
     mean_spread,
-    posteriors_of_sets,
+    posteriors_in_blocks,
     rank_histogram,
     ranks_of,
 )
+from mflow_sbi.cluster import SerialMap, TaskMap
 from mflow_sbi.errors import ConfigurationError
 from mflow_sbi.events import EventMetadata, EventSample
 from mflow_sbi.inference import CrossSection, RateModel, RecordedPrior
@@ -40,6 +43,7 @@ from mflow_sbi.interfaces import Quiet, Reporter
 from mflow_sbi.run_files import read_like_training, write_text
 from mflow_sbi.run_observation import SPREAD_HEADER
 from mflow_sbi.run_recalibration import Recalibration, write_recalibration
+from mflow_sbi.run_sets import MixtureSource, RunSource
 from mflow_sbi.trained_runs import Folders, TrainedRun, load_runs, output_folder, title_of
 
 __all__ = [
@@ -124,13 +128,14 @@ class RunRecalibration:
 
 @dataclass(frozen=True, eq=False)
 class _Calibrated:
-    """Runs, sets of events drawn for them, and the prior of both."""
+    """Runs, sets of events drawn for them, the prior of both, and who does the work."""
 
     runs: tuple[TrainedRun, ...]
     pool: EventSample
     drawn: DrawnSets
     settings: CalibrationSettings
     luminosity: float | None
+    tasks: TaskMap
 
     @property
     def prior(self) -> RecordedPrior:
@@ -152,29 +157,42 @@ class _Calibrated:
         """Return the same for some of the sets."""
         return replace(self, drawn=self.drawn.take(sets))
 
-    def posteriors(self, label: str, sets: LikelihoodOfSets, reporter: Reporter) -> SetPosteriors:
+    def posteriors(self, label: str, source: SourceOfSets, reporter: Reporter) -> SetPosteriors:
         """Return the posteriors of all sets, with a progress bar."""
         with reporter.task(f"{self.drawn.n_sets} posteriors ({label})") as progress:
-            return posteriors_of_sets(sets, self.prior, progress=progress)
+            return posteriors_in_blocks(
+                source, self.drawn, self.prior, self.tasks, progress=progress
+            )
 
-    def ranks(self, label: str, sets: LikelihoodOfSets, reporter: Reporter) -> Ranks:
+    def ranks(self, label: str, source: SourceOfSets, reporter: Reporter) -> Ranks:
         """Return where the truth stands in the posteriors of all sets."""
-        return ranks_of(self.posteriors(label, sets, reporter), self.drawn.theta)
+        return ranks_of(self.posteriors(label, source, reporter), self.drawn.theta)
 
-    def learned(self, reporter: Reporter) -> LikelihoodOfSets:
+    def learned(self, reporter: Reporter) -> SourceOfSets:
         """Return the learned likelihoods; of an ensemble, their mixture of equal evidence."""
-        shapes = [run.likelihood_of_sets(self.drawn.events) for run in self.runs]
-        sets = [self.drawn.with_rate(shape) for shape in shapes]
-        if len(sets) == 1:
-            return sets[0]
-        names = [run.config.name for run in self.runs]
+        sources = [RunSource.of(run) for run in self.runs]
+        if len(sources) == 1:
+            return sources[0]
         members = [
-            self.posteriors(name, own, reporter) for name, own in zip(names, sets, strict=True)
+            self.posteriors(run.config.name, source, reporter)
+            for run, source in zip(self.runs, sources, strict=True)
         ]
         spread = mean_spread([list(member) for member in members])
         title = f"members of the {title_of(self.runs)}, root mean squares over the sets"
         reporter.table(title, SPREAD_HEADER, spread.rows())
-        return EnsembleSets.of_equal_evidence(members)
+        return MixtureSource(sources, EnsembleSets.of_equal_evidence(members).log_weights)
+
+    def temperature(self, source: SourceOfSets, reporter: Reporter) -> Temperature:
+        """Return the temperature that mends the posteriors of these sets."""
+        with reporter.task("fitting the temperature"):
+            return fit_temperature(
+                source(self.drawn),
+                self.prior,
+                self.drawn.theta,
+                posteriors_at=lambda value: posteriors_in_blocks(
+                    TemperedSource(source, value), self.drawn, self.prior, self.tasks
+                ),
+            )
 
 
 def calibrate_run(
@@ -185,6 +203,7 @@ def calibrate_run(
     settings: CalibrationSettings | None = None,
     analysis: AnalysisConfig | None = None,
     output: Path | None = None,
+    tasks: TaskMap | None = None,
 ) -> RunCalibration:
     """Return ranks and coverage over many sets of events; writes `calibration.json`, a figure.
 
@@ -198,6 +217,7 @@ def calibrate_run(
         settings: how many sets.
         analysis: luminosity and efficiency; the rest of it is refused here.
         output: folder of the results; the run's own by default.
+        tasks: who evaluates the posteriors; this process by default.
 
     Raises:
         ConfigurationError: an analysis with background, nuisances or fixed parameters, or no
@@ -206,11 +226,11 @@ def calibrate_run(
     """
     reporter, settings = reporter or Quiet(), settings or CalibrationSettings()
     folder = output_folder(folders, output, analysis)
-    begun = _begin(folders, pool_paths, reporter, settings, analysis)
+    begun = _begin(folders, pool_paths, reporter, settings, analysis, tasks)
     title = title_of(begun.runs)
     ranks = {
-        label: begun.ranks(label, sets, reporter)
-        for label, sets in ((title, begun.learned(reporter)), (EXACT, begun.drawn.exact()))
+        label: begun.ranks(label, source, reporter)
+        for label, source in ((title, begun.learned(reporter)), (EXACT, ExactSource()))
     }
     reports = {label: calibration_report(some) for label, some in ranks.items()}
     records = begun.records | {label: report.to_dict() for label, report in reports.items()}
@@ -227,6 +247,7 @@ def recalibrate_run(
     settings: CalibrationSettings | None = None,
     analysis: AnalysisConfig | None = None,
     output: Path | None = None,
+    tasks: TaskMap | None = None,
 ) -> RunRecalibration:
     """Fit temperature and conformal levels; writes `recalibration.json` and a figure.
 
@@ -243,13 +264,12 @@ def recalibrate_run(
     if settings.sets < 4:
         message = f"recalibration: expected at least four sets for two halves, got {settings.sets}"
         raise ConfigurationError(message)
-    begun = _begin(folders, pool_paths, reporter, settings, analysis)
+    begun = _begin(folders, pool_paths, reporter, settings, analysis, tasks)
     order = np.arange(settings.sets)
     fitting, testing = (begun.take(order[k::2]) for k in (0, 1))
-    sets = fitting.learned(reporter)
-    with reporter.task("fitting the temperature"):
-        temperature = fit_temperature(sets, begun.prior, fitting.drawn.theta)
-    cooled = fitting.ranks("tempered", TemperedSets(sets, temperature.value), reporter)
+    source = fitting.learned(reporter)
+    temperature = fitting.temperature(source, reporter)
+    cooled = fitting.ranks("tempered", TemperedSource(source, temperature.value), reporter)
     recalibration = Recalibration(
         temperature,
         fit_conformal_levels(cooled.credibility),
@@ -257,10 +277,11 @@ def recalibrate_run(
         float(fitting.drawn.sizes.mean()),
         begun.luminosity,
     )
-    sets = testing.learned(reporter)
+    source = testing.learned(reporter)
+    tempered = TemperedSource(source, temperature.value)
     ranks = {
-        "before": testing.ranks("before", sets, reporter),
-        "tempered": testing.ranks("tempered", temperature.apply_to_sets(sets), reporter),
+        "before": testing.ranks("before", source, reporter),
+        "tempered": testing.ranks("tempered", tempered, reporter),
     }
     result = RunRecalibration(
         recalibration,
@@ -279,6 +300,7 @@ def _begin(
     reporter: Reporter,
     settings: CalibrationSettings,
     analysis: AnalysisConfig | None,
+    tasks: TaskMap | None,
 ) -> _Calibrated:
     """Read runs and pool, and draw the sets."""
     runs = load_runs(folders)
@@ -294,7 +316,7 @@ def _begin(
     else:
         drawn = draw_counted_sets(pool, first.prior, settings.sets, expected, rng)
     luminosity = None if analysis is None else analysis.luminosity
-    return _Calibrated(runs, pool, drawn, settings, luminosity)
+    return _Calibrated(runs, pool, drawn, settings, luminosity, tasks or SerialMap())
 
 
 def _expected(metadata: EventMetadata, analysis: AnalysisConfig | None) -> ExpectedCount | None:

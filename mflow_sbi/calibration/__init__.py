@@ -1,5 +1,11 @@
 """Whether posteriors are what they claim: ranks, coverage, tests, repairs."""
 
+from mflow_sbi.calibration.blocks import (
+    ExactSource,
+    SourceOfSets,
+    TemperedSource,
+    posteriors_in_blocks,
+)
 from mflow_sbi.calibration.chains import ChainSettings, SetDraws, sample_sets
 from mflow_sbi.calibration.drawing import (
     DrawnSets,
@@ -72,6 +78,7 @@ __all__ = [
     "EnsembleLikelihood",
     "EnsembleSets",
     "EnsembleSpread",
+    "ExactSource",
     "ExpectedCount",
     "GridSettings",
     "LikelihoodOfSets",
@@ -85,10 +92,12 @@ __all__ = [
     "SeparateSets",
     "SetDraws",
     "SetPosteriors",
+    "SourceOfSets",
     "Tarp",
     "Temperature",
     "TemperedLikelihood",
     "TemperedSets",
+    "TemperedSource",
     "TestResult",
     "Uniformity",
     "calibration_report",
@@ -111,6 +120,7 @@ __all__ = [
     "learned_sets",
     "mean_spread",
     "members_posteriors",
+    "posteriors_in_blocks",
     "posteriors_of_sets",
     "predictive_check",
     "rank_histogram",

@@ -261,6 +261,7 @@ def fit_temperature(
     prior: RecordedPrior,
     theta: Array,
     settings: GridSettings | None = None,
+    posteriors_at: Callable[[float], SetPosteriors] | None = None,
 ) -> Temperature:
     """Return T such that the mean credibility of the truth over calibration sets is 1/2.
 
@@ -271,15 +272,20 @@ def fit_temperature(
         prior: common prior.
         theta: parameters behind each set, (S, p), draws of the prior.
         settings: of the grids.
+        posteriors_at: T -> posteriors of the tempered likelihoods, where they are not made here.
 
     Raises:
         SamplingError: no temperature between 0.01 and 1000 does it.
         ShapeError: sets, prior and theta do not fit each other.
     """
+
+    def made_here(temperature: float) -> SetPosteriors:
+        return posteriors_of_sets(TemperedSets(sets, temperature), prior, settings)
+
+    at = posteriors_at or made_here
     log_t, before = 0.0, float("nan")
     for step in range(_MAX_ROUNDS):
-        tempered = TemperedSets(sets, float(np.exp(log_t)))
-        credibility = _credibility(posteriors_of_sets(tempered, prior, settings), theta)
+        credibility = _credibility(at(float(np.exp(log_t))), theta)
         if step == 0:
             before = float(credibility(0.0).mean())
         change = _root(lambda x, of=credibility: float(of(x).mean()) - 0.5)
