@@ -162,19 +162,35 @@ def gathered_events(
         if folder is None:
             name = stack.enter_context(TemporaryDirectory(prefix="mflow_sbi_events_"))
             folder, processes = Path(name), ALONE
-        pass_ = _Pass(chunks.n_entries, settings, streaming, max_events)
-        with ExitStack() as files:
-            if processes.is_first:
-                folder.mkdir(parents=True, exist_ok=True)
-                pass_.write_to(folder, files)
-            for done, chunk in enumerate(chunks, start=1):
-                pass_.take(chunk)
-                on_chunk(done, len(chunks))
-                if pass_.n_events == max_events:
-                    break
-        pass_.require_events()
-        processes.wait()
-        yield pass_.finished(chunks.metadata, folder, processes)
+        yield _gather(
+            chunks,
+            _Pass(chunks.n_entries, settings, streaming, max_events),
+            folder,
+            processes,
+            on_chunk,
+        )
+
+
+def _gather(
+    chunks: Chunks,
+    passing: "_Pass",
+    folder: Path,
+    processes: Processes,
+    on_chunk: Callable[[int, int], None],
+) -> GatheredEvents:
+    """Return what the pass leaves; the first process writes the columns."""
+    with ExitStack() as files:
+        if processes.is_first:
+            folder.mkdir(parents=True, exist_ok=True)
+            passing.write_to(folder, files)
+        for done, chunk in enumerate(chunks, start=1):
+            passing.take(chunk)
+            on_chunk(done, len(chunks))
+            if passing.n_events == passing.max_events:
+                break
+    passing.require_events()
+    processes.wait()
+    return passing.finished(chunks.metadata, folder, processes)
 
 
 def digest_of(chunks: Chunks, max_events: int | None = None) -> str:
