@@ -147,6 +147,8 @@ def weighted(
     """
     pool = MorphingPool.of(sample)
     theta = _thetas(pool, at, len(pool), rng)
+    if isinstance(at, Prior):  # a pool simulated with the same seed met these thetas in this order
+        theta = rng.permutation(theta)
     sigma, _ = pool.estimate.cross_section(theta)
     weight = (pool.basis.weights(theta) * pool.carried).sum(axis=1) / sigma
     kept = np.flatnonzero(weight)

@@ -89,6 +89,14 @@ def test_no_event_is_kept_twice_by_thinning(pool):
     assert report.largest_multiplicity == 1
 
 
+def test_thetas_of_the_same_seed_know_nothing_of_the_pool():
+    pool = toy_events(4000, 5)
+    events, _ = weighted(pool, PRIOR, np.random.default_rng(5))  # the same normals as the pool's
+    theta, own = (s.require_theta() / s.require_theta().std(axis=0) for s in (events, pool))
+    both = (theta - theta.mean(axis=0)).T @ (own - own.mean(axis=0)) / 4000
+    assert np.abs(both).max() < 4 / np.sqrt(4000)
+
+
 def test_thetas_given_one_by_one_and_for_all(pool):
     theta = PRIOR.sample(500, np.random.default_rng(1))
     events, _ = resampled(pool, theta, 500, np.random.default_rng(1))
