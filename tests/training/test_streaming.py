@@ -276,7 +276,8 @@ from mflow_sbi.training import FitSettings, StreamingSettings
 
 torch.set_num_threads(1)
 METADATA = EventMetadata(
-    "toy", "Events", "flat", observables=tuple(Observable(f"x{k}") for k in range(40)), parameters=(Parameter("t"),)
+    "toy", "Events", "flat",
+    observables=tuple(Observable(f"x{k}") for k in range(40)), parameters=(Parameter("t"),),
 )
 
 class Chunks:
