@@ -4,7 +4,8 @@ From a pool whose events carry morphing components, events at any theta are draw
 
     p(x_i|theta_s) / p_pool(x_i),   p_pool(x) = mean_j p(x|theta_j) over the pool's own thetas,
 
-which no event can make large while theta_s is where the pool's thetas are.  A finite pool is not
+which no event can make large while theta_s is where the pool's thetas are; pools of weighted
+events, and selected ones: `mflow_sbi.reweighting.MorphingPool`.  A finite pool is not
 p(x|theta): with n_eff = (sum w)^2 / sum w^2 effective events, a set of n events has a mean that
 is off by sqrt(n / n_eff) of its own spread; keep n_eff above 100 n.  Without components, sets are
 events that were simulated at their theta, grouped by it.
@@ -23,11 +24,13 @@ from mflow_sbi.calibration.sets import (
     RateSets,
     learned_sets,
 )
-from mflow_sbi.errors import EventDataError, MissingReference
+from mflow_sbi.errors import EventDataError
 from mflow_sbi.events import EventSample
 from mflow_sbi.inference import exact_likelihood
 from mflow_sbi.interfaces import Array, EncodedLikelihood, Prior
-from mflow_sbi.morphing import MorphingBasis, total_cross_section
+from mflow_sbi.morphing import MorphingBasis
+from mflow_sbi.reweighting import MorphingPool
+from mflow_sbi.reweighting.reports import LARGEST_NEGATIVE_SHARE
 
 __all__ = [
     "DrawnSets",
@@ -204,19 +207,19 @@ def _drawn(
     pool: EventSample, theta: Array, sizes: NDArray[np.int64], rng: np.random.Generator
 ) -> DrawnSets:
     """Return sets of given sizes at given thetas, drawn from the pool by weight."""
-    pool.require_unweighted()
-    components, morphing = pool.require_components(), pool.metadata.morphing
-    if morphing is None:
-        message = "the pool carries components, but its metadata does not say of which monomials"
-        raise MissingReference(message)
-    basis, total = MorphingBasis(np.array(morphing.exponents)), np.array(morphing.cross_section)
-    own = pool.require_theta()
-    average = (basis.weights(own) / total_cross_section(basis, total, own)[:, None]).mean(axis=0)
-    normalised = components / (components @ average)[:, None]
+    morphing_pool = MorphingPool.of(pool)
+    carried, basis = morphing_pool.carried, morphing_pool.basis
     members, effective = [], np.empty(len(theta))
     for s, weights in enumerate(basis.weights(theta)):
-        ratio = np.maximum(normalised @ weights, 0.0)
+        density = carried @ weights
+        ratio = np.maximum(density, 0.0)
         cumulative = np.cumsum(ratio)
+        if cumulative[-1] - density.sum() > LARGEST_NEGATIVE_SHARE * cumulative[-1]:
+            message = (
+                f"the pool has events of negative weight at theta {theta[s].tolist()}, which "
+                "cannot be drawn; take an unweighted pool, or thetas within the benchmarks"
+            )
+            raise EventDataError(message)
         effective[s] = cumulative[-1] ** 2 / np.square(ratio).sum()
         if effective[s] < sizes[s]:
             message = (

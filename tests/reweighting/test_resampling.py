@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import chi2, ks_2samp
 
+from mflow_sbi.calibration import draw_sets_at
 from mflow_sbi.errors import EventDataError, MflowSbiError, MissingReference, ShapeError
 from mflow_sbi.events import EventSample, SelectionReport
 from mflow_sbi.inference import BoxPrior, NormalPrior
@@ -202,6 +203,21 @@ def test_cross_sections_and_scores_after_a_selection(pool):
     assert ks_2samp(events.x[:, 0], own).pvalue > 1e-3  # pyright: ignore
     again = MorphingPool.of(selected.take(np.arange(2000))).estimate  # a part is worth as much
     assert np.abs((again.value - c.mean(axis=0)) / again.error).max() < 4.5
+
+
+def test_sets_of_calibration_are_drawn_from_the_same_pools(pool, signed):
+    kept = pool.x[:, 0] > 0.3
+    report = SelectionReport(len(pool), int(kept.sum()), {"selection": int((~kept).sum())})
+    selected = replace(pool.take(kept), report=report)
+    theta = np.tile([-0.8, 0.5], (1000, 1))
+    sets = draw_sets_at(selected, theta, np.full(1000, 5), np.random.default_rng(1))
+    x = np.concatenate(sets.events)
+    grid = np.random.default_rng(4).normal(size=(400_000, 2))
+    density = components(grid) @ monomials(theta[:1])[0] * (grid[:, 0] > 0.3)
+    off = x.mean(axis=0) - density @ grid / density.sum()
+    assert (np.abs(off) < 4 * x.std(axis=0) / np.sqrt(sets.effective_events[0] / 2)).all()
+    with pytest.raises(EventDataError, match="events of negative weight at theta"):
+        draw_sets_at(signed, theta, np.full(1000, 5), np.random.default_rng(1))
 
 
 def test_a_reweighted_sample_is_worth_what_the_estimate_says(pool):
