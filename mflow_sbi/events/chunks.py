@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -24,10 +24,12 @@ from mflow_sbi.events.plan import ReadingPlan, plan_reading
 from mflow_sbi.events.request import Observables, ReadingRequest
 from mflow_sbi.events.sample import EventSample
 from mflow_sbi.events.sources import Sources, Theta, resolve_sources
+from mflow_sbi.interfaces import Array
 
 __all__ = ["CHUNK_EVENTS", "EventChunks", "PlannedFile", "open_chunks", "plan_chunks"]
 
 CHUNK_EVENTS = 50_000
+_Ranges: TypeAlias = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -37,10 +39,13 @@ class PlannedFile:
     Attributes:
         path: The file.
         n_entries: Entries of its tree.
-        metadata: Its record, with the observables.
+        metadata: Its record, with the observables, and with the sum of the weights of all entries
+            where they have weights and the file does not tell it.
         carries: What travels with its events: theta, weight, score, components.
         ranges: Its chunks, (first entry, one past the last).
         request: What is asked of it.
+        record: Its record as it stands in the file.
+        theta_range: Smallest and largest theta of all entries, (2, p), where they have theta.
     """
 
     path: Path
@@ -49,6 +54,8 @@ class PlannedFile:
     carries: tuple[str, ...]
     ranges: tuple[tuple[int, int], ...] = field(repr=False)
     request: ReadingRequest = field(repr=False)
+    record: EventMetadata = field(repr=False)
+    theta_range: Array | None = field(repr=False)
 
 
 class EventChunks(Sequence[EventSample]):
@@ -79,18 +86,9 @@ class EventChunks(Sequence[EventSample]):
 
     @cached_property
     def _metadata(self) -> EventMetadata:
-        merged = self.merged_metadata(len(self.files))
-        if "theta" not in self.files[0].carries or self.n_entries == 0:
-            return merged
-        return merged.with_ranges_of(np.vstack([*self._theta_ranges()]))
-
-    def merged_metadata(self, n_files: int) -> EventMetadata:
-        """Return the record of the first files, with their sums of weights over all entries.
-
-        Raises:
-            MetadataError: They are not of one process and one setting.
-        """
-        return merge([self._summed(which) for which in range(n_files)])
+        merged = merge([file.metadata for file in self.files])
+        ranges = [file.theta_range for file in self.files if file.theta_range is not None]
+        return merged.with_ranges_of(np.vstack(ranges)) if ranges else merged
 
     def __len__(self) -> int:
         return len(self._places)
@@ -125,7 +123,7 @@ class EventChunks(Sequence[EventSample]):
         planned = self.files[which]
         with open_events(planned.path) as file:
             plan = plan_reading(file, planned.request)
-            if plan.tree.n_entries != planned.n_entries or plan.metadata != planned.metadata:
+            if plan.tree.n_entries != planned.n_entries or plan.metadata != planned.record:
                 msg = (
                     f"{planned.path}: changed while it was being read ({planned.n_entries:,} "
                     f"entries before, {plan.tree.n_entries:,} now); expected the same file. "
@@ -136,33 +134,6 @@ class EventChunks(Sequence[EventSample]):
 
     def _sample(self, kept: KeptEvents) -> EventSample:
         return EventSample(metadata=self.metadata, report=kept.report, **kept.arrays)
-
-    def _summed(self, which: int) -> EventMetadata:
-        """Return the record of one file; a sum of weights that it does not tell is made here."""
-        file = self.files[which]
-        told = file.metadata.sum_of_weights is not None and file.request.weight is None
-        if told or "weight" not in file.carries:
-            return file.metadata
-        with self.opened(which) as plan:
-            total = sum(
-                float(plan.tree.scalars(plan.weight or "", start, stop).sum())
-                for start, stop in file.ranges
-            )
-        before = None if file.request.weight else file.metadata.sum_of_weights_before_selection
-        return replace(
-            file.metadata,
-            sum_of_weights=total,
-            sum_of_weights_before_selection=total if before is None else before,
-        )
-
-    def _theta_ranges(self) -> Iterator[np.ndarray]:
-        """Yield smallest and largest theta of every chunk, (2, p)."""
-        for which, file in enumerate(self.files):
-            with self.opened(which) as plan:
-                for start, stop in file.ranges:
-                    theta = read_theta(plan, start, stop) if stop > start else None
-                    if theta is not None:
-                        yield np.array([theta.min(axis=0), theta.max(axis=0)])
 
 
 def open_chunks(
@@ -249,12 +220,39 @@ def plan_chunks(
 def _planned(path: Path, request: ReadingRequest, least: int, size: int) -> PlannedFile:
     with open_events(path) as file:
         plan = plan_reading(file, request)
-    n = plan.tree.n_entries
-    if n == 0 and least > 0:
-        msg = (
-            f"{path}: tree {plan.tree.name!r} is empty (0 events); expected at least one. "
-            "Check the job that wrote it."
-        )
-        raise EventFileError(msg)
-    ranges = tuple((start, min(start + size, n)) for start in range(0, max(1, n), size))
-    return PlannedFile(path, n, plan.metadata, plan.carries, ranges, request)
+        n = plan.tree.n_entries
+        if n == 0 and least > 0:
+            msg = (
+                f"{path}: tree {plan.tree.name!r} is empty (0 events); expected at least one. "
+                "Check the job that wrote it."
+            )
+            raise EventFileError(msg)
+        ranges = tuple((start, min(start + size, n)) for start in range(0, max(1, n), size))
+        metadata, theta_range = _summed(plan, request, ranges), _theta_range(plan, ranges)
+    return PlannedFile(
+        path, n, metadata, plan.carries, ranges, request, plan.metadata, theta_range
+    )
+
+
+def _summed(plan: ReadingPlan, request: ReadingRequest, ranges: _Ranges) -> EventMetadata:
+    """Return the record of a file; a sum of weights that it does not tell is made here."""
+    record = plan.metadata
+    told = record.sum_of_weights is not None and request.weight is None
+    if told or plan.weight is None:
+        return record
+    sums = [float(plan.tree.scalars(plan.weight, *span).sum()) for span in ranges]
+    before = None if request.weight else record.sum_of_weights_before_selection
+    return replace(
+        record,
+        sum_of_weights=sum(sums),
+        sum_of_weights_before_selection=sum(sums) if before is None else before,
+    )
+
+
+def _theta_range(plan: ReadingPlan, ranges: _Ranges) -> Array | None:
+    """Return smallest and largest theta of all entries, (2, p)."""
+    parts = [read_theta(plan, *span) for span in ranges if span[1] > span[0]]
+    found = [
+        np.array([theta.min(axis=0), theta.max(axis=0)]) for theta in parts if theta is not None
+    ]
+    return np.array([np.min(found, axis=(0, 1)), np.max(found, axis=(0, 1))]) if found else None

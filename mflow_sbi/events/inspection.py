@@ -169,7 +169,7 @@ def _record(file: EventFile) -> EventMetadata | None:
 def _chosen(file: EventFile, record: EventMetadata | None, request: ReadingRequest) -> dict:
     """Return what is known of the tree, whether or not a plan can be made."""
     try:
-        tree = choose_tree(file, record, request.tree)
+        tree = choose_tree(file, record, request)
         layout = choose_layout(record, tree, request)
     except MflowSbiError:
         return {}

@@ -107,8 +107,10 @@ def read_metadata(file: EventFile) -> EventMetadata | None:
         raise MetadataError(msg) from error
 
 
-def choose_tree(file: EventFile, record: EventMetadata | None, tree: str | None) -> EventTree:
-    """Return the tree asked for, or that of the metadata, of a known layout, or the only one.
+def choose_tree(
+    file: EventFile, record: EventMetadata | None, request: ReadingRequest
+) -> EventTree:
+    """Return the tree asked for or declared, that of the metadata or a layout, or the only one.
 
     Raises:
         EventFileError: No such tree; several and no way to choose; a number of entries that is
@@ -116,7 +118,9 @@ def choose_tree(file: EventFile, record: EventMetadata | None, tree: str | None)
     """
     usual = [layout.tree for layout in LAYOUTS.values() if layout.tree in file.trees]
     of_record = record.tree if record and file.named else None
-    name = tree or of_record or next(iter(usual), None)
+    layout = request.layout
+    declared = layout.tree if layout is not None and layout.name not in LAYOUTS else None
+    name = request.tree or declared or of_record or next(iter(usual), None)
     if name is None and len(file.trees) > 1:
         msg = (
             f"{file.path}: several TTrees, {listed(file.trees)}; expected one, or one named "
@@ -163,8 +167,7 @@ def plan_reading(file: EventFile, request: ReadingRequest) -> ReadingPlan:
         MetadataError: A malformed record, or one that does not fit the branches or the request.
     """
     record = read_metadata(file)
-    declared = request.layout.tree if request.layout else None
-    tree = choose_tree(file, record, request.tree or declared)
+    tree = choose_tree(file, record, request)
     layout = choose_layout(record, tree, request)
     needs = Needs(tree, layout, request, record)
     metadata, branches, point = _parameters(tree, layout, request, record)

@@ -9,6 +9,7 @@ from mflow_sbi.errors import EventDataError
 from mflow_sbi.events.chunks import CHUNK_EVENTS, EventChunks, plan_chunks
 from mflow_sbi.events.entries import KeptEvents, read_entries
 from mflow_sbi.events.layouts import Layout
+from mflow_sbi.events.merging import merge
 from mflow_sbi.events.metadata import Benchmarks
 from mflow_sbi.events.paths import Paths, resolve_paths
 from mflow_sbi.events.request import Observables, ReadingRequest
@@ -95,7 +96,7 @@ def read_events(
     )
     chunks = plan_chunks(path, request, theta, min_events=min_events, chunk_events=CHUNK_EVENTS)
     kept = _kept(chunks, max_events, progress)
-    metadata = chunks.merged_metadata(len(kept))
+    metadata = merge([file.metadata for file in chunks.files[: len(kept)]])
     sample = concatenate(
         [
             EventSample(metadata=metadata, report=part.report, **part.arrays)
