@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from mflow_sbi import plots
-from mflow_sbi.calibration import coverage, draw_sets, posteriors_of_sets, ranks_of
+from mflow_sbi.calibration import coverage, draw_sets, posteriors_in_blocks, ranks_of
+from mflow_sbi.cluster import SerialMap, TaskMap
 from mflow_sbi.comparison import (
     Contender,
     Facts,
@@ -31,6 +32,7 @@ from mflow_sbi.run_files import (
     read_run_config,
     write_text,
 )
+from mflow_sbi.run_sets import RunSource
 from mflow_sbi.trained_runs import TrainedRun
 
 __all__ = ["StudySettings", "study_runs"]
@@ -83,6 +85,7 @@ def study_runs(
     *,
     settings: StudySettings | None = None,
     calibration_paths: Sequence[str] = (),
+    tasks: TaskMap | None = None,
 ) -> StudyTable:
     """Compare runs over sets of events of every file; writes study.md, .csv, .json, .html, .png.
 
@@ -98,6 +101,7 @@ def study_runs(
         settings: numbers of sets and events, and the order of the rows.
         calibration_paths: test events at theta ~ prior with morphing components; without them
             there is no calibration error.
+        tasks: who evaluates the posteriors; this process by default.
 
     Raises:
         ConfigurationError: the same run twice, runs of other priors, selections or observables.
@@ -111,7 +115,11 @@ def study_runs(
         raise ConfigurationError(message)
     observed = [_observed(path, runs[0], settings, reporter) for path in observed_paths]
     contenders = [
-        Contender(method.label, tuple(run.likelihood for run in method.runs), method.failed)
+        Contender(
+            method.label,
+            tuple(RunSource.of(run).likelihood for run in method.runs),
+            method.failed,
+        )
         for method in methods
     ]
     with reporter.task(f"posteriors of {len(runs)} runs") as progress:
@@ -122,8 +130,11 @@ def study_runs(
             with_exact=settings.exact,
             cells=settings.cells,
             progress=progress,
+            tasks=tasks,
         )
-    errors = _calibration_errors(methods, calibration_paths, settings, reporter)
+    errors = _calibration_errors(
+        methods, calibration_paths, settings, reporter, tasks or SerialMap()
+    )
     facts = {method.label: _facts(method, errors.get(method.label, ())) for method in methods}
     table = study_table(study, facts).in_order(settings.rank_by)
     _write(table, output)
@@ -184,6 +195,7 @@ def _calibration_errors(
     paths: Sequence[str],
     settings: StudySettings,
     reporter: Reporter,
+    tasks: TaskMap,
 ) -> Mapping[str, tuple[float, ...]]:
     """Return mean |coverage - level| of every seed, over levels of highest-density regions."""
     if not paths:
@@ -199,8 +211,9 @@ def _calibration_errors(
         for method in methods:
             errors = []
             for member in method.runs:
-                sets = member.likelihood_of_sets(drawn.events)
-                ranks = ranks_of(posteriors_of_sets(sets, run.prior), drawn.theta)
+                source = RunSource.of(member)
+                posteriors = posteriors_in_blocks(source, drawn, run.prior, tasks)
+                ranks = ranks_of(posteriors, drawn.theta)
                 errors.append(
                     float(np.mean([abs(c.share - c.level) for c in coverage(ranks.credibility)]))
                 )

@@ -24,11 +24,13 @@ References:
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import TypeAlias
 
 import numpy as np
 
+from mflow_sbi.cluster import SerialMap, TaskMap
 from mflow_sbi.errors import ConfigurationError, ShapeError
 from mflow_sbi.evaluation import EXACT, PRIOR
 from mflow_sbi.events import EventSample
@@ -190,6 +192,7 @@ def compare_over_sets(
     with_exact: bool = True,
     cells: int = 32,
     progress: Progress | None = None,
+    tasks: TaskMap | None = None,
 ) -> Study:
     """Return the scores of every method on the same sets, with those of exact posterior and prior.
 
@@ -199,7 +202,8 @@ def compare_over_sets(
         prior: common prior.
         with_exact: compare with the exact posterior that the events carry.
         cells: per axis of each grid across the bulk of the exact posterior.
-        progress: called with (likelihoods done, all likelihoods).
+        progress: called with (posteriors done, all posteriors of the methods).
+        tasks: who evaluates the posteriors; then members are functions that can be pickled.
 
     Raises:
         ConfigurationError: a label twice or reserved, nothing to compare.
@@ -212,36 +216,96 @@ def compare_over_sets(
     samples = [sample for one in observed for sample in one.sets]
     truths = np.repeat([one.truth for one in observed], n_sets, axis=0)
     exact = [exact_likelihood(sample) for sample in samples] if with_exact else None
-    grids = _grids(samples, exact, contenders, prior, cells)
-    flat = Contender(PRIOR, (lambda x: FlatLikelihood(names),))  # noqa: ARG005
-    true, scores = None, {}
+    tasks = tasks or SerialMap()
+    grids = _grids(samples, exact, contenders, prior, cells, tasks)
+    true: Sequence[_Exact | None] = [None] * len(samples)
+    scores = {}
     if exact is not None:
-        true = [grid_posterior(one, prior, g) for one, g in zip(exact, grids, strict=True)]
-        scores[EXACT] = _scores_of([true], truths, true, [0.0], n_sets)
-    total = sum(len(contender.members) for contender in contenders) + 1
-    done = 0
-    for contender in (*contenders, flat):
-        posteriors, seconds = [], []
-        for member in contender.members:
-            began = time.process_time()
-            found = _posteriors(member, samples, grids, prior)
-            posteriors.append(found)
-            seconds.append((time.process_time() - began) / len(samples))
-            done += 1
-            if progress is not None:
-                progress(done, total)
-        if posteriors:
-            scores[contender.label] = _scores_of(posteriors, truths, true, seconds, n_sets)
+        found = [grid_posterior(one, prior, g) for one, g in zip(exact, grids, strict=True)]
+        true = [_Exact.of(one, truth) for one, truth in zip(found, truths, strict=True)]
+        rows = [_outcome(p, *rest, 0.0) for p, *rest in zip(found, truths, true, strict=True)]
+        scores[EXACT] = _scores_of([rows], n_sets)
+
+    def cases(member: OfSet) -> list[_Case]:
+        places = zip(samples, grids, truths, true, strict=True)
+        return [_Case(member, sample.x, g, prior, truth, one) for sample, g, truth, one in places]
+
+    asked = [case for one in contenders for member in one.members for case in cases(member)]
+    outcomes = iter(tasks.map(_scored, asked, progress))
+    for contender in contenders:
+        rows = [list(islice(outcomes, len(samples))) for _ in contender.members]
+        if rows:
+            scores[contender.label] = _scores_of(rows, n_sets)
+    flat = FlatLikelihood(names)
+    scores[PRIOR] = _scores_of([[_scored(case) for case in cases(lambda x: flat)]], n_sets)  # noqa: ARG005
     failed = {contender.label: contender.failed for contender in contenders}
     labels = tuple(one.label for one in observed)
     return Study(names, labels, n_events, n_sets, scores, failed)
 
 
-def _posteriors(
-    member: OfSet, samples: Sequence[EventSample], grids: Sequence[Grid], prior: RecordedPrior
-) -> list[GridPosterior]:
-    pairs = zip(samples, grids, strict=True)
-    return [grid_posterior(member(sample.x), prior, grid) for sample, grid in pairs]
+@dataclass(frozen=True, eq=False)
+class _Exact:
+    """The exact posterior of a set: its mass, and log p(theta*|s)."""
+
+    posterior: GridPosterior
+    log_prob: float
+
+    @classmethod
+    def of(cls, posterior: GridPosterior, truth: Array) -> "_Exact":
+        """Return what is needed of it, without its likelihood, which need not travel."""
+        log_prob = posterior.log_prob_at(truth[None]).item()
+        return cls(replace(posterior, log_joint=_stayed_home), log_prob)
+
+
+def _stayed_home(theta: Array) -> Array:
+    message = f"the exact likelihood was not sent along, but asked for at {theta.tolist()}"
+    raise NotImplementedError(message)
+
+
+@dataclass(frozen=True, eq=False)
+class _Case:
+    """One member of a method and one set, with what its posterior is compared to."""
+
+    member: OfSet
+    x: Array
+    grid: Grid
+    prior: RecordedPrior
+    truth: Array
+    exact: _Exact | None
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """The numbers of one posterior."""
+
+    log_prob: float
+    smeared: float
+    total_variation: float | None
+    gap: float | None
+    resolved: bool
+    seconds: float
+
+
+def _scored(case: _Case) -> _Outcome:
+    """Return the numbers of the posterior of one member and set."""
+    began = time.process_time()
+    posterior = grid_posterior(case.member(case.x), case.prior, case.grid)
+    seconds = time.process_time() - began
+    return _outcome(posterior, case.truth, case.exact, seconds)
+
+
+def _outcome(
+    posterior: GridPosterior, truth: Array, exact: _Exact | None, seconds: float
+) -> _Outcome:
+    log_prob = posterior.log_prob_at(truth[None]).item()
+    return _Outcome(
+        log_prob,
+        smeared_log_prob(posterior, truth),
+        None if exact is None else exact.posterior.total_variation(posterior),
+        None if exact is None else log_prob - exact.log_prob,
+        posterior.is_resolved,
+        seconds,
+    )
 
 
 def _grids(
@@ -250,38 +314,36 @@ def _grids(
     contenders: Sequence[Contender],
     prior: RecordedPrior,
     cells: int,
+    tasks: TaskMap,
 ) -> list[Grid]:
     """Return a grid for each set: of its exact posterior, or else of all learned ones."""
     if exact is not None:
         return [common_grid([one], prior, cells) for one in exact]
     members = [member for contender in contenders for member in contender.members]
-    return [
-        common_grid([member(sample.x) for member in members], prior, cells) for sample in samples
-    ]
+    return tasks.map(_common_grid, [(members, sample.x, prior, cells) for sample in samples])
 
 
-def _scores_of(
-    posteriors: Sequence[Sequence[GridPosterior]],
-    truths: Array,
-    exact: Sequence[GridPosterior] | None,
-    seconds: Sequence[float],
-    n_sets: int,
-) -> Scores:
+def _common_grid(asked: tuple[Sequence[OfSet], Array, RecordedPrior, int]) -> Grid:
+    members, x, prior, cells = asked
+    return common_grid([member(x) for member in members], prior, cells)
+
+
+def _scores_of(outcomes: Sequence[Sequence[_Outcome]], n_sets: int) -> Scores:
     """Return the scores of the posteriors of every seed, those of one truth side by side."""
 
-    def table(number: Callable[[GridPosterior, int], float]) -> Array:
-        rows = [[number(p, s) for s, p in enumerate(of_seed)] for of_seed in posteriors]
+    def table(name: str) -> Array:
+        rows = [[getattr(one, name) for one in of_seed] for of_seed in outcomes]
         return np.array(rows, dtype=np.float64).reshape(len(rows), -1, n_sets)
 
-    log_prob = table(lambda p, s: p.log_prob_at(truths[s][None]).item())
-    smeared = table(lambda p, s: smeared_log_prob(p, truths[s]))
-    resolved = table(lambda p, s: p.is_resolved)  # noqa: ARG005
-    distance = gap = None
-    if exact is not None:
-        distance = table(lambda p, s: exact[s].total_variation(p))
-        true = [p.log_prob_at(truth[None]).item() for p, truth in zip(exact, truths, strict=True)]
-        gap = log_prob - np.reshape(true, (-1, n_sets))
-    return Scores(log_prob, smeared, distance, gap, resolved, np.array(seconds))
+    known = outcomes[0][0].gap is not None
+    return Scores(
+        table("log_prob"),
+        table("smeared"),
+        table("total_variation") if known else None,
+        table("gap") if known else None,
+        table("resolved"),
+        table("seconds").mean(axis=(1, 2)),
+    )
 
 
 def _sizes(contenders: Sequence[Contender], observed: Sequence[ObservedSets]) -> tuple[int, int]:
