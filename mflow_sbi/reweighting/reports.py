@@ -1,6 +1,6 @@
 """What a pool was worth, and what is refused because it is worth too little."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,8 @@ class ResamplingReport:
         n_effective: 1 / sum_i p_i^2, p_i the probability of event i, averaged over theta.
         least_effective: n_eff at the theta where the pool is worth least.
         least_theta: that theta, (p,).
+        largest_share: of the sum of weights at that theta, in one event: where it is not small,
+            n_eff itself is a matter of luck.
         poor_share: share of thetas with n_eff below `LEAST_EFFECTIVE_EVENTS`.
         n_distinct: different events of the pool among those drawn.
         largest_multiplicity: how often the most frequent one was drawn.
@@ -48,6 +50,7 @@ class ResamplingReport:
     n_effective: float
     least_effective: float
     least_theta: tuple[float, ...]
+    largest_share: float
     poor_share: float
     n_distinct: int
     largest_multiplicity: int
@@ -56,16 +59,11 @@ class ResamplingReport:
     def counted(self, rows: NDArray[np.intp]) -> "ResamplingReport":
         """Return the report with the numbers of these rows drawn, (n,)."""
         counts = np.bincount(rows, minlength=1)
-        return ResamplingReport(
-            self.n_pool,
-            len(rows),
-            self.n_effective,
-            self.least_effective,
-            self.least_theta,
-            self.poor_share,
-            int((counts > 0).sum()),
-            int(counts.max()),
-            self.negative_share,
+        return replace(
+            self,
+            n_events=len(rows),
+            n_distinct=int((counts > 0).sum()),
+            largest_multiplicity=int(counts.max()),
         )
 
     def __str__(self) -> str:
@@ -76,7 +74,7 @@ class ResamplingReport:
             f"{self.n_events:,} events drawn from a pool of {self.n_pool:,}, worth "
             f"{self.n_effective:,.0f} events; {share:.1%} of those drawn are different ones, the "
             f"most frequent came {self.largest_multiplicity} times; at theta = ({at}) the pool is "
-            f"worth {self.least_effective:,.0f}"
+            f"worth {self.least_effective:,.0f}, one event carries {self.largest_share:.2%} there"
         )
 
 
@@ -114,4 +112,15 @@ def require_worth(
             f"most {LARGEST_REPETITION:g} times. Ask for fewer events, or take a larger pool."
         )
         raise EventDataError(msg)
-    return ResamplingReport(n_pool, 0, n_effective, float(effective[m]), worst, poor, 0, 0, 0.0)
+    return ResamplingReport(
+        n_pool=n_pool,
+        n_events=0,
+        n_effective=n_effective,
+        least_effective=float(effective[m]),
+        least_theta=worst,
+        largest_share=0.0,
+        poor_share=poor,
+        n_distinct=0,
+        largest_multiplicity=0,
+        negative_share=0.0,
+    )

@@ -190,8 +190,11 @@ def _probabilities(
     own = pool.carried @ columns.mean(axis=0)
     n_effective = float(own.sum() ** 2 / np.square(own).sum())
     report = require_worth(effective, theta, n_effective, n_events, len(pool))
-    share = _require_positive(pool, theta, columns, int(effective.argmin()))
-    return columns, replace(report, negative_share=share)
+    worst = int(effective.argmin())
+    share = _require_positive(pool, theta, columns, worst)
+    there = np.maximum(pool.carried @ columns[worst], 0.0)
+    largest = float(there.max() / there.sum())
+    return columns, replace(report, negative_share=share, largest_share=largest)
 
 
 def _require_positive(pool: MorphingPool, theta: Array, columns: Array, worst: int) -> float:

@@ -132,6 +132,8 @@ def test_report_counts_what_was_drawn(pool):
     n_eff = density.sum(axis=1) ** 2 / np.square(density).sum(axis=1)
     assert report.least_effective == pytest.approx(n_eff.min())
     assert report.least_theta == tuple(theta[n_eff.argmin()])
+    worst = density[n_eff.argmin()]
+    assert report.largest_share == pytest.approx(worst.max() / worst.sum())
     own = (density / density.sum(axis=1, keepdims=True)).mean(axis=0)
     assert report.n_effective == pytest.approx(1 / np.square(own).sum())
     assert report.poor_share == 0

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -90,6 +91,45 @@ def test_a_run_trains_on_resampled_events(tmp_path: Path):
     with pytest.raises(EventDataError, match="Ask for fewer events"):
         _invoke(config, tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+MADMINER = """
+name: madminer
+events: {events}
+recipe: nre
+options: {{hidden: 8}}
+phases: {{ratio: {{epochs: 1, batch_size: 200}}}}
+prior: {{kind: box, low: [-0.5, -0.5], high: [0.5, 0.5]}}
+morphing: {{degree: 2}}
+resample: {{kind: {kind}}}
+"""
+
+
+@pytest.mark.parametrize("kind", ["resampled", "thinned", "weighted"])
+def test_from_a_file_of_madminer_to_a_run(kind: str, tmp_path: Path):
+    basis, n = MorphingBasis(EXPONENTS), 3000
+    points = suggest_benchmarks(basis, [(-1, 1)] * 2, 7, np.random.default_rng(1))
+    toy = toy_events(n, 1)
+    c = toy.require_components()
+    density = (basis.weights(toy.require_theta()) * c).sum(axis=1)
+    with h5py.File(tmp_path / "events.h5", "w") as file:
+        file["parameters/names"] = ["c1", "c2"]
+        file["benchmarks/names"] = [f"b{k}" for k in range(7)]
+        file["benchmarks/values"] = points
+        file["observables/names"] = ["x0", "x1"]
+        file["samples/observations"] = toy.x
+        file["samples/weights"] = c / density[:, None] @ basis.weights(points).T / n
+    config, folder = tmp_path / "run.yaml", tmp_path / "run"
+    config.write_text(MADMINER.format(events=tmp_path / "events.h5", kind=kind))
+    result = _invoke(config, folder)
+    assert result.exit_code == 0, result.output
+    said = " ".join(result.output.split())
+    assert "morphing: condition number" in said
+    assert f"{kind}: " in said
+    surrogate = load_surrogate(folder)
+    assert surrogate.record.metadata.theta_sampling is not None
+    assert surrogate.record.metadata.theta_sampling.low == (-0.5, -0.5)
+    assert np.isfinite(surrogate.log_likelihood(toy.x[:5], [0.1, 0.2])).all()
 
 
 def test_components_from_benchmark_weights_by_configuration():
