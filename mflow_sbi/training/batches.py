@@ -17,7 +17,6 @@ __all__ = [
     "as_one_batch",
     "batches_of",
     "generator_of",
-    "rows_of",
     "split_events",
     "with_resting",
 ]
@@ -137,13 +136,8 @@ def _encoded(x: Tensor, encoder: Callable[[Tensor], Tensor], processes: Processe
     return processes.summed(resting)
 
 
-def rows_of(batch: TrainingBatch, index: Tensor | slice) -> TrainingBatch:
-    """Return the rows of a batch."""
-    return TrainingBatch(*(None if part is None else part[index] for part in batch))  # pyright: ignore[reportArgumentType]
-
-
 def batches_of(batch: TrainingBatch, order: Tensor, size: int) -> Iterator[TrainingBatch]:
     """Yield batches of equal size in this order; the remainder is left out."""
     size = min(size, len(order))
     for start in range(0, len(order) - size + 1, size):
-        yield rows_of(batch, order[start : start + size])
+        yield batch.rows(order[start : start + size])

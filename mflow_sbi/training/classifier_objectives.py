@@ -53,12 +53,17 @@ class BinaryCrossEntropy:
 
     def __call__(self, surrogate: Any, batch: TrainingBatch) -> Tensor:  # noqa: ANN401
         """Return the cross-entropy, log 2 where nothing is known."""
-        theta = candidate_thetas(batch.theta, self.candidates)
-        encoded = surrogate.ratio.encode_in_turn(batch.require_resting())
+        return self.share(surrogate, batch, slice(0, len(batch.x)))
+
+    def share(self, surrogate: Any, batch: TrainingBatch, rows: slice) -> Tensor:  # noqa: ANN401
+        """Return what the events of these rows contribute."""
+        own = batch.rows(rows)
+        theta = candidate_thetas(batch.theta, self.candidates)[rows]
+        encoded = surrogate.ratio.encode_in_turn(own.require_resting())
         values = surrogate.ratio.log_ratio_in_turn(encoded, theta)
         labels = torch.zeros_like(values)
         labels[:, 0] = 1.0
-        return cross_entropy(batch, values, labels)
+        return len(own.x) / len(batch.x) * cross_entropy(batch, rows, values, labels)
 
 
 @dataclass(frozen=True)
@@ -89,14 +94,15 @@ class AlicesLoss:
         encoded = surrogate.ratio.encode_in_turn(batch.require_resting())
         if not self.score_weight:
             values = surrogate.ratio.log_ratio_in_turn(encoded, theta)
-            return cross_entropy(batch, values, labels)
+            return cross_entropy(batch, slice(None), values, labels)
         keeps = torch.is_grad_enabled()
         with torch.enable_grad():
             own = batch.theta[:, None].detach().requires_grad_()
             values = surrogate.ratio.log_ratio_in_turn(encoded, own)
             (score,) = torch.autograd.grad(values.sum(), own, create_graph=keeps)
         others = surrogate.ratio.log_ratio_in_turn(encoded, theta[:, 1:])
-        entropy = cross_entropy(batch, torch.cat([values, others], dim=1), labels)
+        pairs = torch.cat([values, others], dim=1)
+        entropy = cross_entropy(batch, slice(None), pairs, labels)
         off = score[:, 0] - batch.require_score()
         return entropy + self.score_weight * batch.mean(off.square())
 
@@ -111,10 +117,19 @@ def candidate_thetas(theta: Tensor, candidates: int) -> Tensor:
     return torch.stack([theta.roll(-k, dims=0) for k in range(count)], dim=1)
 
 
-def cross_entropy(batch: TrainingBatch, values: Tensor, labels: Tensor) -> Tensor:
-    """Return mean [log(1 + e^f) - s f] at `candidate_thetas`, own ones with half of the weight."""
+def cross_entropy(batch: TrainingBatch, rows: slice, values: Tensor, labels: Tensor) -> Tensor:
+    """Return mean [log(1 + e^f) - s f] at `candidate_thetas`, own ones with half of the weight.
+
+    Args:
+        batch: all events.
+        rows: those over which is averaged, M of them.
+        values: f of these, (M, K).
+        labels: s, (M, K).
+    """
+    own, weights = batch.rows(rows), None
     costs = torch.nn.functional.softplus(values) - labels * values
-    others = batch.mean_of_pairs(
-        costs[:, 1:], lambda of: candidate_thetas(of[:, None], costs.shape[1])[:, 1:, 0]
-    )
-    return 0.5 * (batch.mean(costs[:, 0]) + others)
+    if batch.theta_weight is not None:
+        met = candidate_thetas(batch.theta_weight[:, None], costs.shape[1])
+        weights = met[rows, 1:, 0]
+    others = own.mean_of_pairs(costs[:, 1:], weights)
+    return 0.5 * (own.mean(costs[:, 0]) + others)

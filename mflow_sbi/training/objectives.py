@@ -16,7 +16,6 @@ components belong to their event, whatever its weight.
 The surface is where events are, however many they stand for: reconstruction takes no weights.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -67,17 +66,20 @@ class TrainingBatch(NamedTuple):
         weight = self.weight.to(values.dtype).reshape(-1, *[1] * (values.dim() - 1))
         return (weight * values).mean()
 
-    def mean_of_pairs(self, values: Tensor, of_theta: Callable[[Tensor], Tensor]) -> Tensor:
+    def mean_of_pairs(self, values: Tensor, weights: Tensor | None) -> Tensor:
         """Return the average of numbers of events at thetas of others, (N, M) -> scalar.
 
         Args:
             values: of event i at theta m, (N, M).
-            of_theta: what picks numbers of these thetas from one of every event, (N,) -> (M,) or
-                (N, M).
+            weights: of these thetas, (M,) or (N, M); None where there are none.
         """
-        if self.theta_weight is None:
+        if weights is None:
             return self.mean(values)
-        return self.mean(of_theta(self.theta_weight.to(values.dtype)) * values)
+        return self.mean(weights.to(values.dtype) * values)
+
+    def rows(self, index: Tensor | slice) -> "TrainingBatch":
+        """Return the events of these rows."""
+        return TrainingBatch(*(None if part is None else part[index] for part in self))  # pyright: ignore[reportArgumentType]
 
     def require_resting(self) -> Tensor:
         """Return the resting part of the encoding, or say what the phase lacks."""
@@ -111,8 +113,10 @@ class Objective(Protocol):
     """A scalar to minimise.
 
     A class that has `of_single_events = True` declares that it is a mean over events, each for
-    itself: processes that train together then share out the events of a batch.  Any other, which
-    compares the events of a batch with each other, is evaluated on the whole batch by all.
+    itself: processes that train together then share out the events of a batch.  One that compares
+    the events of a batch with each other may have a method `share(surrogate, batch, rows)`, the
+    summand that the events of these rows (a slice, its start a multiple of 8) contribute to the
+    objective of the whole batch.  Without either, all processes evaluate it on whole batches.
     """
 
     def __call__(self, surrogate: Any, batch: TrainingBatch) -> Tensor:  # noqa: ANN401

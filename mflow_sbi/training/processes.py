@@ -56,9 +56,15 @@ class Processes:
         """Whether there is more than one."""
         return self.size > 1
 
-    def rows(self, n: int) -> slice:
-        """Return this process's share of n rows; the shares are disjoint and make up all."""
-        return slice(n * self.rank // self.size, n * (self.rank + 1) // self.size)
+    def rows(self, n: int, together: int = 1) -> slice:
+        """Return this process's share of n rows; the shares are disjoint and make up all.
+
+        Args:
+            n: rows.
+            together: rows that are not parted, from the first on.
+        """
+        ends = [n * rank // self.size // together * together for rank in range(self.size)]
+        return slice(ends[self.rank], [*ends, n][self.rank + 1])
 
     def takes(self, index: int) -> bool:
         """Return whether piece of work number `index` is this process's."""

@@ -92,21 +92,26 @@ class RatioDivergence:
 
     def __call__(self, surrogate: Any, batch: TrainingBatch) -> Tensor:  # noqa: ANN401
         """Return the mean divergence of the ratios from the joint ones."""
-        ratio = surrogate.ratio
-        encoded = ratio.encode_in_turn(batch.require_resting())
-        labels = ratio.normalised(batch.require_components())
+        return self.share(surrogate, batch, slice(0, len(batch.x)))
+
+    def share(self, surrogate: Any, batch: TrainingBatch, rows: slice) -> Tensor:  # noqa: ANN401
+        """Return what the events of these rows contribute."""
+        ratio, mine = surrogate.ratio, batch.rows(rows)
+        encoded = ratio.encode_in_turn(mine.require_resting())
+        labels = ratio.normalised(mine.require_components())
         weights = ratio.weights(batch.theta[: self.points]).detach().to(encoded.dtype)
         learned = (encoded @ weights.T).clamp_min(ratio.least)
         joint = (labels @ weights.T).clamp_min(0.0)
         # s log s apart: the slope of s log(s / r) through s / r is 0 / 0 where s = 0
         divergence = torch.xlogy(joint, joint) - joint * learned.log() - joint + learned
-        own = torch.eye(len(weights), dtype=torch.bool, device=weights.device)
-        own = torch.nn.functional.pad(own, (0, 0, 0, len(encoded) - len(weights)))
+        number = torch.arange(len(batch.x), device=weights.device)
+        own = number[rows, None] == number[: len(weights)]
         others = divergence.masked_fill(own, 0.0)
-        mean = batch.mean_of_pairs(others, lambda values: values[: self.points])
+        of_theta = None if batch.theta_weight is None else batch.theta_weight[: self.points]
+        mean = mine.mean_of_pairs(others, of_theta)
         if ratio.learns_rate:
-            return mean - batch.mean(ratio.log_ratio(encoded, batch.theta))
-        return mean
+            mean = mean - mine.mean(ratio.log_ratio(encoded, mine.theta))
+        return len(mine.x) / len(batch.x) * mean
 
 
 @dataclass(frozen=True)
@@ -127,3 +132,9 @@ class RichestRatio:
         if batch.score is not None:
             return self.score(surrogate, batch)
         return self.samples(surrogate, batch)
+
+    def share(self, surrogate: Any, batch: TrainingBatch, rows: slice) -> Tensor:  # noqa: ANN401
+        """Return what the events of these rows contribute; of pairs, their share of the whole."""
+        if batch.components is not None:
+            return self.components.share(surrogate, batch, rows)
+        return len(batch.x[rows]) / len(batch.x) * self(surrogate, batch)

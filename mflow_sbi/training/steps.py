@@ -3,21 +3,24 @@
 import math
 from collections.abc import Iterable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mflow_sbi.errors import TrainingError
-from mflow_sbi.training.batches import rows_of
 from mflow_sbi.training.objectives import Objective, TrainingBatch
 from mflow_sbi.training.processes import Processes
 from mflow_sbi.training.schedules import Phase
 from mflow_sbi.training.settings import Trainable
 
-__all__ = ["PhaseSteps", "is_shared_out", "learning_rate_share"]
+__all__ = ["PhaseSteps", "is_shared_out", "learning_rate_share", "share_of"]
 
 WARM_UP_SHARE = 0.05
 FINAL_RATE_SHARE = 0.01
+TOGETHER = 8
+"""Shares of a batch begin at multiples of this: events are turned by symmetries in turn, and turns
+of groups of up to so many elements begin there too."""
 
 
 def learning_rate_share(step: int, total: int) -> float:
@@ -36,7 +39,20 @@ def learning_rate_share(step: int, total: int) -> float:
 
 def is_shared_out(objective: Objective) -> bool:
     """Return whether processes share out the events of a batch: see `Objective`."""
-    return bool(getattr(objective, "of_single_events", False))
+    return bool(getattr(objective, "of_single_events", False)) or hasattr(objective, "share")
+
+
+def share_of(
+    objective: Any,  # noqa: ANN401
+    surrogate: Trainable,
+    batch: TrainingBatch,
+    rows: slice,
+) -> Tensor:
+    """Return the summand of these rows in the objective of the batch."""
+    if hasattr(objective, "share"):
+        return objective.share(surrogate, batch, rows)
+    part = batch.rows(rows) if is_shared_out(objective) else batch
+    return len(batch.x[rows]) / len(batch.x) * objective(surrogate, part)
 
 
 class PhaseSteps:
@@ -55,10 +71,11 @@ class PhaseSteps:
     def __init__(
         self, surrogate: Trainable, phase: Phase, processes: Processes, total: int
     ) -> None:
-        if phase.batch_size < processes.size:
+        if processes.are_many and phase.batch_size < TOGETHER * processes.size:
             message = (
                 f"phase {phase.name!r}: batches of {phase.batch_size} cannot be shared out to "
-                f"{processes.size} processes; take a larger batch_size, or fewer processes"
+                f"{processes.size} processes, {TOGETHER} events or more to each; take a larger "
+                "batch_size, or fewer processes"
             )
             raise TrainingError(message)
         self.phase = phase
@@ -107,13 +124,9 @@ class PhaseSteps:
         """Return this process's share of the objective; the shares sum to that of the batch."""
         if not self.processes.are_many:
             return self.objective(batch)
-        rows = self.processes.rows(len(batch.x))
-        own = rows_of(batch, rows)
-        share = len(own.x) / len(batch.x)
+        rows = self.processes.rows(len(batch.x), TOGETHER)
         terms = [
-            weight * share * objective(self._surrogate, own)
-            if is_shared_out(objective)
-            else weight / self.processes.size * objective(self._surrogate, batch)
+            weight * share_of(objective, self._surrogate, batch, rows)
             for objective, weight in self.phase.objectives
         ]
         return torch.stack(terms).sum()

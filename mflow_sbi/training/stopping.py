@@ -22,7 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mflow_sbi.training.batches import ENCODING_ROWS, rows_of
+from mflow_sbi.training.batches import ENCODING_ROWS
 from mflow_sbi.training.objectives import TrainingBatch
 from mflow_sbi.training.processes import ALONE, Processes
 
@@ -65,7 +65,7 @@ def held_out_objective(
     sums = torch.zeros(len(rows), dtype=torch.float64)
     for k, index in enumerate(rows):
         if processes.takes(k):
-            sums[k] = float(objective(rows_of(held_out, index))) * len(index)
+            sums[k] = float(objective(held_out.rows(index))) * len(index)
     total, parts = 0.0, processes.summed(sums).tolist()
     for part in parts:
         total += part

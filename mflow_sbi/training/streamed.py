@@ -41,7 +41,6 @@ from mflow_sbi.training.batches import (
     as_one_batch,
     batches_of,
     generator_of,
-    rows_of,
     with_resting,
 )
 from mflow_sbi.training.columns import Column
@@ -217,7 +216,7 @@ class StreamedPhase:
             whole = len(order) // size * size
             if whole:
                 yield from batches_of(buffer, order[:whole], size)
-            left = rows_of(buffer, order[whole:])
+            left = buffer.rows(order[whole:])
             del buffer
 
     def _buffer(self, blocks: list[int], left: TrainingBatch | None) -> TrainingBatch:

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from mflow_sbi.divergences import sinkhorn_divergence
 from mflow_sbi.errors import TrainingError
-from mflow_sbi.training.batches import rows_of
 from mflow_sbi.training.objectives import TrainingBatch
 
 __all__ = ["SampleTransport"]
@@ -55,7 +54,7 @@ class SampleTransport:
         """
         n_parts = math.ceil(len(batch.x) / self.rows)
         parts = torch.arange(len(batch.x), device=batch.x.device).tensor_split(n_parts)
-        terms = [self._divergence(surrogate, rows_of(batch, index)) for index in parts]
+        terms = [self._divergence(surrogate, batch.rows(index)) for index in parts]
         return torch.stack(terms).mean()
 
     def _divergence(self, surrogate: Any, batch: TrainingBatch) -> Tensor:  # noqa: ANN401

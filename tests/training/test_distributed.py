@@ -84,6 +84,7 @@ def test_the_shares_of_rows_make_up_all():
     for n in (1, 2, 7, 100):
         shares = [Processes(rank, 3).rows(n) for rank in range(3)]
         assert [row for share in shares for row in range(n)[share]] == list(range(n))
+    assert [Processes(rank, 2).rows(101, 8) for rank in range(2)] == [slice(0, 48), slice(48, 101)]
 
 
 def test_objectives_that_compare_events_are_not_shared_out():

@@ -26,7 +26,6 @@ from mflow_sbi.events.weights import theta_weights
 from mflow_sbi.flows import FlowOptions, build_flow
 from mflow_sbi.surrogates.ratio import JointRatio
 from mflow_sbi.training import Reconstruction, ReconstructionDistance, TrainingBatch
-from mflow_sbi.training.batches import rows_of
 from mflow_sbi.training.classifier_objectives import AlicesLoss, BinaryCrossEntropy
 from mflow_sbi.training.joint_objectives import ScoreMatching, SurfaceNegativeLogProb
 from mflow_sbi.training.objectives import LatentNegativeLogProb, ReferenceNegativeLogProb
@@ -186,7 +185,7 @@ def test_an_event_of_integer_weight_counts_as_so_many(case: Case):
     made, batch = case.make(), _batch()
     counts = torch.tensor([1, 3, 0, 2, 1, 1, 4, 1, 2, 1, 1, 5])
     weight = counts / counts.double().mean()
-    repeated = rows_of(batch, torch.arange(N).repeat_interleave(counts))
+    repeated = batch.rows(torch.arange(N).repeat_interleave(counts))
     got = _gradient(case.objective, *made, _weighted(batch, weight))
     _assert_same(got, _gradient(case.objective, *made, repeated))
     plain = _gradient(case.objective, *made, batch)
@@ -198,7 +197,7 @@ def test_the_divergence_counts_events_and_thetas_alike():
     # the first four lend their thetas; the others are the events
     counts = torch.tensor([1, 1, 1, 1, 1, 3, 2, 0, 2, 1, 1, 5])
     weight = counts / counts.double().mean()
-    repeated = rows_of(batch, torch.arange(N).repeat_interleave(counts))
+    repeated = batch.rows(torch.arange(N).repeat_interleave(counts))
     got = batch._replace(weight=weight, theta_weight=torch.ones(N).double())
     expected = _gradient(RatioDivergence(4), *made, repeated)
     _assert_same(_gradient(RatioDivergence(4), *made, got), expected)

@@ -90,8 +90,10 @@ def _recipe(name: str, options: dict, settings: FitSettings, **phase: dict) -> O
 
 
 def ratio_estimator(settings: FitSettings, folder: Path) -> Outcome:
+    """Events are turned by a symmetry in turn, and meet thetas of other processes."""
+    options = {"hidden": 8, "layers": 1}
     steps = {"epochs": 2, "batch_size": 101}
-    return _recipe("nre", {"hidden": 8, "layers": 1}, settings, ratio=steps)
+    return _recipe("nre", options, settings, ratio=steps)
 
 
 def morphing_density(settings: FitSettings, folder: Path) -> Outcome:
