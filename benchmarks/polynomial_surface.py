@@ -30,8 +30,8 @@ surface's own units (Lorenz: standardised ones).
 Optimal transport compares events together with their theta (`SampleTransport`), which the study
 did not; and its batches have 300 events instead of 1000: at equal CPU time it makes few steps.
 
-Finished pieces stay in `quickstart/benchmark/polynomial_surface_<size>/` and are used again while
-the code stays the same; the record is written after every seed, and names the seeds that it has.
+Finished pieces stay in `results/polynomial_surface_<size>_pieces.json`, each with the commit that
+measured it; the record is written after every seed, and names the seeds that it has.
 """
 
 import os
@@ -48,9 +48,9 @@ import numpy as np
 import torch
 import toy_line
 import toy_surfaces
+from pieces import CommittedPieces
 from polynomial_cases import BARS, CIRCLE, LORENZ, POLYNOMIAL, PUBLISHED, Variant
-from record import ROOT, write_record
-from timing import KeptSections
+from record import RESULTS, ROOT, write_record
 from toy_cases import TOYS, Toy
 from toy_metrics import auc
 from toy_surfaces import OUTLIER_NOISE, PRIOR, Metrics, draw_events, simulated_events
@@ -172,7 +172,7 @@ def jobs(size: Size, seed: int, folder: Path) -> dict[str, Callable[[], Job]]:
 NAMES = {"polynomial": POLYNOMIAL, "circle": CIRCLE, "lorenz": LORENZ}
 
 
-def measure_lines(kept: KeptSections, terminal: Terminal) -> None:
+def measure_lines(kept: CommittedPieces, terminal: Terminal) -> None:
     """Count lines for the schedules that are missing."""
     for way in toy_line.SCHEDULES:
         key = f"line/{way}/0"
@@ -183,7 +183,7 @@ def measure_lines(kept: KeptSections, terminal: Terminal) -> None:
 
 
 def measure_seed(
-    size: Size, seed: int, folder: Path, kept: KeptSections, terminal: Terminal
+    size: Size, seed: int, folder: Path, kept: CommittedPieces, terminal: Terminal
 ) -> None:
     """Measure the pieces `surface/variant/seed` of one seed that are missing."""
     for surface, make in jobs(size, seed, folder).items():
@@ -281,14 +281,16 @@ def main() -> None:
     torch.set_num_threads(1)
     size, terminal = SIZES[options.size], Terminal()
     folder = ROOT / "quickstart" / "benchmark" / f"polynomial_surface_{options.size}"
-    kept = KeptSections(folder / "pieces.json", sources())
+    kept = CommittedPieces(RESULTS / f"polynomial_surface_{options.size}_pieces.json", sources())
     measure_lines(kept, terminal)
     metrics: Metrics = {}
     for number, seed in enumerate(size.seeds, start=1):
         measure_seed(size, seed, folder, kept, terminal)
         done = list(size.seeds[:number])
         metrics = summarise({k: v for k, v in kept.sections.items() if seed_of(k) in (0, *done)})
-        written = write_record("polynomial_surface", options.size, metrics, done, options.out)
+        written = write_record(
+            "polynomial_surface", options.size, metrics, done, options.out, commits=kept.commits
+        )
         terminal.say(f"written: {written}, seeds {done}")
     header = ("metric", "median", "worst seed", "published", "bar", "reached")
     terminal.table(f"polynomial surface, {options.size}", header, list(table_rows(metrics)))

@@ -15,7 +15,13 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 
 def write_record(
-    name: str, size: str, metrics: Mapping[str, float], seeds: list[int], out: Path | None
+    name: str,
+    size: str,
+    metrics: Mapping[str, float],
+    seeds: list[int],
+    out: Path | None,
+    *,
+    commits: Mapping[str, str] | None = None,
 ) -> Path:
     """Write benchmarks/results/<name>.json (or `out`) with where the numbers come from.
 
@@ -25,6 +31,7 @@ def write_record(
         metrics: Flat name -> number.
         seeds: Seeds used.
         out: Another file to write.
+        commits: Of pieces that were measured one by one, by name.
     """
     record = {
         "benchmark": name,
@@ -32,7 +39,7 @@ def write_record(
         "metrics": dict(metrics),
         "seeds": seeds,
         "command": shlex.join(["python", f"benchmarks/{name}.py", *sys.argv[1:]]),
-        "commit": _commit(),
+        "commit": commit_of_the_code(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {
             "processor": _processor(),
@@ -41,6 +48,8 @@ def write_record(
             "python": platform.python_version(),
         },
     }
+    if commits is not None:
+        record["commits"] = dict(commits)
     path = out or RESULTS / f"{name}.json"
     partial = path.with_name(f".{path.name}.part")
     partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
@@ -48,7 +57,7 @@ def write_record(
     return path
 
 
-def _commit() -> str:
+def commit_of_the_code() -> str:
     """Return the commit, marked where tracked files differ from it."""
     try:
         commit = _git("rev-parse", "HEAD")

@@ -18,10 +18,11 @@ the same grids.  For each method and setting of the simulator (prefix tuned_ or 
     parameters_<method>     trainable numbers
     failed_<method>         trainings that ended without a surrogate
 
-with standard errors over sets and seeds as `_error`, and logp_exact, logp_prior.  Runs and
-finished methods stay in `quickstart/benchmark/wbf_comparison_<size>/`, and are used again while
-the code stays the same; without all methods the record says how many are missing.  The tables and
-figures of docs/benchmark.md are written from the same pieces: `--docs docs/benchmark.md`.
+with standard errors over sets and seeds as `_error`, and logp_exact, logp_prior.  Finished methods
+stay in `results/wbf_comparison_<size>_pieces.json`, each with the commit that measured it, until
+`--again`; runs in `quickstart/benchmark/wbf_comparison_<size>/<digest of the code>/`.  Without all methods the record
+says how many are missing.  The tables and figures of docs/benchmark.md are written from the same
+pieces: `--docs docs/benchmark.md` (with `--only` and no name: without measuring).
 """
 
 import os
@@ -30,14 +31,13 @@ os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # before torch
 
 import argparse
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from record import ROOT, write_record
-from timing import KeptSections
+from pieces import CommittedPieces
+from record import RESULTS, ROOT, write_record
 from wbf_methods import METHODS, SIZES, Method, Size
 
 from mflow_sbi import plots
@@ -207,9 +207,9 @@ def sources() -> list[Path]:
     return [*own, *files, *(path for folder in folders for path in folder.rglob("*.py"))]
 
 
-def chosen(size: Size, only: Sequence[str]) -> list[tuple[str, str, Method]]:
+def chosen(size: Size, only: Sequence[str] | None) -> list[tuple[str, str, Method]]:
     """Return (setting, name, method) of all that is to be measured."""
-    names = only or size.methods or tuple(METHODS)
+    names = (size.methods or tuple(METHODS)) if only is None else only
     return [
         (setting, name, METHODS[name])
         for setting in size.seeds
@@ -222,20 +222,21 @@ def main() -> None:
     """Measure the missing methods, print tables, write the record and the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", choices=SIZES, default="small")
-    parser.add_argument("--only", nargs="*", default=(), choices=tuple(METHODS), metavar="NAME")
+    parser.add_argument("--only", nargs="*", default=None, choices=tuple(METHODS), metavar="NAME")
+    parser.add_argument("--again", action="store_true", help="measure them once more")
     parser.add_argument("--out", type=Path, default=None, help="another file for the record")
     parser.add_argument("--docs", type=Path, default=None, help="write this Markdown page")
     options = parser.parse_args()
     torch.set_num_threads(1)
     size, terminal = SIZES[options.size], Terminal()
     folder = ROOT / "quickstart" / "benchmark" / f"wbf_comparison_{options.size}"
-    kept = KeptSections(folder / "pieces.json", sources())
-    if not kept.sections:
-        for setting in size.seeds:
-            shutil.rmtree(folder / setting, ignore_errors=True)
-    for setting, name, _ in chosen(size, options.only):
+    wanted = chosen(size, options.only)
+    again = [f"{setting}/{name}" for setting, name, _ in wanted] if options.again else []
+    path = RESULTS / f"wbf_comparison_{options.size}_pieces.json"
+    kept = CommittedPieces(path, sources(), again)
+    for setting, name, _ in wanted:
         if f"{setting}/{name}" not in kept.sections:
-            found = measure(name, setting, size, folder, terminal)
+            found = measure(name, setting, size, folder / kept.code[:12], terminal)
             kept.keep(f"{setting}/{name}", json.loads(json.dumps(found)))
     pieces: Any = kept.sections
     for setting in size.seeds:
@@ -243,12 +244,17 @@ def main() -> None:
             table = table_of(pieces, setting, size)
             terminal.say(f"{setting}\n{table.to_markdown()}")
     metrics = metrics_of(pieces)
-    missing = [f"{s}/{n}" for s, n, _ in chosen(size, ()) if f"{s}/{n}" not in pieces]
+    missing = [f"{s}/{n}" for s, n, _ in chosen(size, None) if f"{s}/{n}" not in pieces]
     metrics["missing_methods"] = len(missing)
     if missing:
         terminal.warn(f"not measured: {missing}")
+    if kept.of_earlier_code:
+        terminal.say(f"measured by earlier code: {kept.of_earlier_code}")
     seeds = list(range(1, 1 + max(size.seeds.values())))
-    written = write_record("wbf_comparison", options.size, metrics, seeds, options.out)
+    commits = kept.commits
+    written = write_record(
+        "wbf_comparison", options.size, metrics, seeds, options.out, commits=commits
+    )
     terminal.say(f"written: {written}")
     if options.docs is not None:
         command = f"python benchmarks/wbf_comparison.py --size {options.size}"
