@@ -20,9 +20,9 @@ the same grids.  For each method and setting of the simulator (prefix tuned_ or 
 
 with standard errors over sets and seeds as `_error`, and logp_exact, logp_prior.  Finished methods
 stay in `results/wbf_comparison_<size>_pieces.json`, each with the commit that measured it, until
-`--again`; runs in `quickstart/benchmark/wbf_comparison_<size>/<digest of the code>/`.  Without all methods the record
-says how many are missing.  The tables and figures of docs/benchmark.md are written from the same
-pieces: `--docs docs/benchmark.md` (with `--only` and no name: without measuring).
+`--again`; runs in `quickstart/benchmark/wbf_comparison_<size>/<digest of the code>/`.  Without all
+methods the record says how many are missing.  The tables and figures of docs/benchmark.md are
+written from the same pieces: `--docs docs/benchmark.md` (`--only` without names: nothing new).
 """
 
 import os
