@@ -11,7 +11,21 @@ from typing import Annotated, Any
 import typer
 
 from mflow_sbi import __version__
-from mflow_sbi.analysis_config import AnalysisConfig, read_analysis
+from mflow_sbi.cli_options import (
+    Analysis,
+    Cluster,
+    ExcludeOutside,
+    Observed,
+    Output,
+    RunFolder,
+    RunFolders,
+    Simulated,
+    Strict,
+    analysis_of,
+    numbers,
+    whole_numbers,
+)
+from mflow_sbi.cluster import open_cluster
 from mflow_sbi.comparison import HEADER
 from mflow_sbi.config import read_config
 from mflow_sbi.console import Terminal
@@ -34,6 +48,7 @@ from mflow_sbi.run_expected import (
 )
 from mflow_sbi.run_intervals import INTERVALS_HEADER, intervals_of_run
 from mflow_sbi.run_prediction import PREDICTION_HEADER, predict_run
+from mflow_sbi.run_seeds import train_seeds
 from mflow_sbi.run_study import StudySettings, study_runs
 from mflow_sbi.runs import (
     SUMMARY_HEADER,
@@ -59,29 +74,6 @@ app = typer.Typer(
 _UsageError: Any = typer.BadParameter.__bases__[0]
 
 NOT_CONVERGED = 3
-
-RunFolder = Annotated[Path, typer.Argument(help="Run folder, runs/NAME.")]
-RunFolders = Annotated[
-    list[Path],
-    typer.Argument(help="Run folder, runs/NAME; several, trained alike, are an ensemble."),
-]
-Output = Annotated[
-    Path | None,
-    typer.Option(help="Folder of the results; for several runs or observations to be named."),
-]
-Observed = Annotated[list[str], typer.Option(help="ROOT file(s) of observed events.")]
-Analysis = Annotated[
-    Path | None,
-    typer.Option(
-        help="Analysis (YAML): luminosity, background, nuisances, prior, sampler, more data sets."
-    ),
-]
-ExcludeOutside = Annotated[
-    bool, typer.Option("--exclude-outside", help="Leave out events unlike the training events.")
-]
-Strict = Annotated[
-    bool, typer.Option("--strict", help="Refuse events unlike the training events.")
-]
 
 
 def _show_version(value: bool) -> None:  # noqa: FBT001
@@ -128,18 +120,26 @@ def inspect(
 def train(
     config: Annotated[Path, typer.Argument(help="Run configuration (YAML).")],
     folder: Annotated[Path | None, typer.Option(help="Default: runs/NAME.")] = None,
+    *,
+    seeds: Annotated[
+        str | None, typer.Option(help="Several trainings, e.g. 1,2,3: runs/NAME_seed1 ...")
+    ] = None,
+    cluster: Cluster = None,
 ) -> None:
     """Train a surrogate: runs/NAME with configuration, weights, history and figures."""
     terminal = Terminal()
     settings = read_config(config)
     run = folder or Path("runs") / settings.name
+    if seeds is not None:
+        with open_cluster(cluster) as tasks:
+            train_seeds(settings, whole_numbers(seeds), run, terminal, tasks=tasks)
+        return
+    if cluster is not None:
+        message = "train: --cluster needs --seeds, several trainings that are done at once"
+        raise ConfigurationError(message)
     train_run(settings, run, terminal)
     if is_first_process():
         terminal.say(f"trained: {run}")
-
-
-def _analysis(path: Path | None) -> AnalysisConfig | None:
-    return None if path is None else read_analysis(path)
 
 
 @app.command()
@@ -159,7 +159,7 @@ def infer(
     output: Output = None,
 ) -> None:
     """Sample the posterior given observed events: posterior.nc, corner plot, intervals."""
-    terminal, settings = Terminal(), _analysis(analysis)
+    terminal, settings = Terminal(), analysis_of(analysis)
     folder = output_folder(runs, output, settings)
     posterior = infer_run(
         runs,
@@ -188,7 +188,7 @@ def intervals(
     output: Output = None,
 ) -> None:
     """Maximise the likelihood of observed events; confidence intervals by MINOS and profiles."""
-    terminal, settings = Terminal(), _analysis(analysis)
+    terminal, settings = Terminal(), analysis_of(analysis)
     folder = output_folder(runs, output, settings)
     policy = ObservationPolicy(exclude=exclude_outside, refuse=strict)
     found = intervals_of_run(
@@ -203,10 +203,7 @@ def predict(
     runs: RunFolders,
     observed: Observed,
     *,
-    simulated: Annotated[
-        list[str] | None,
-        typer.Option(help="ROOT file(s) of simulated events to predict from; default: the run."),
-    ] = None,
+    simulated: Simulated = None,
     exclude_outside: ExcludeOutside = False,
     strict: Strict = False,
     sets: Annotated[int, typer.Option(min=19, help="Predicted sets.")] = 400,
@@ -237,20 +234,17 @@ def expected(
     theta: Annotated[str, typer.Option(help="Where data are expected, e.g. 0,0.")],
     luminosity: Annotated[list[float], typer.Option(help="fb^-1; may be given several times.")],
     *,
-    simulated: Annotated[
-        list[str] | None,
-        typer.Option(help="ROOT file(s) of simulated events to weight; default: the run's own."),
-    ] = None,
+    simulated: Simulated = None,
     events: Annotated[int, typer.Option(min=100, help="Events that stand for data.")] = 5_000,
     analysis: Analysis = None,
     output: Output = None,
 ) -> None:
     """Tell which intervals to expect at a luminosity, and the Fisher information."""
-    terminal, settings = Terminal(), _analysis(analysis)
+    terminal, settings = Terminal(), analysis_of(analysis)
     folder = output_folder(run, output, settings)
     found = expected_run(
         run,
-        ExpectedSettings(_numbers(theta), tuple(luminosity), events),
+        ExpectedSettings(numbers(theta), tuple(luminosity), events),
         terminal,
         analysis=settings,
         simulated_paths=simulated,
@@ -260,14 +254,6 @@ def expected(
     rows = found.information_rows()
     terminal.table(f"Fisher information at {theta}", INFORMATION_HEADER, rows)
     terminal.say(f"written: {folder / 'expected.json'}")
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError as error:
-        message = f"theta: expected numbers with commas between them, e.g. 0,0.5, got {text!r}"
-        raise ConfigurationError(message) from error
 
 
 @app.command()
@@ -285,22 +271,24 @@ def calibrate(
         ),
     ] = False,
     output: Output = None,
+    cluster: Cluster = None,
 ) -> None:
     """Test posteriors of many sets of events: ranks, coverage; calibration.json, a figure."""
-    terminal, settings = Terminal(), _analysis(analysis)
+    terminal, settings = Terminal(), analysis_of(analysis)
     folder = output_folder(runs, output, settings)
     drawn, file = CalibrationSettings(sets, events), "calibration.json"
-    if recalibrate:
-        mended = recalibrate_run(
-            runs, test, terminal, settings=drawn, analysis=settings, output=folder
-        )
-        rows, file = mended.rows(), "recalibration.json"
-        terminal.say(mended.recalibration.temperature.statement)
-        terminal.say(mended.recalibration.levels.statement)
-    else:
-        rows = calibrate_run(
-            runs, test, terminal, settings=drawn, analysis=settings, output=folder
-        ).rows()
+    with open_cluster(cluster) as tasks:
+        if recalibrate:
+            mended = recalibrate_run(
+                runs, test, terminal, settings=drawn, analysis=settings, output=folder, tasks=tasks
+            )
+            rows, file = mended.rows(), "recalibration.json"
+            terminal.say(mended.recalibration.temperature.statement)
+            terminal.say(mended.recalibration.levels.statement)
+        else:
+            rows = calibrate_run(
+                runs, test, terminal, settings=drawn, analysis=settings, output=folder, tasks=tasks
+            ).rows()
     terminal.table("calibration", CALIBRATION_HEADER, rows)
     terminal.say(f"written: {folder / file}")
 
@@ -339,6 +327,7 @@ def compare(
         list[str] | None,
         typer.Option(help="ROOT file(s) of test events, theta ~ prior; with sets."),
     ] = None,
+    cluster: Cluster = None,
 ) -> None:
     """Compare trained runs on the same observed events: one table and one figure.
 
@@ -346,20 +335,22 @@ def compare(
     """
     terminal = Terminal()
     if set_events is None:
-        if sets is not None or calibration:
-            message = "compare: --sets and --calibration need --set-events, events per set"
+        if sets is not None or calibration or cluster:
+            message = "compare: --sets, --calibration, --cluster need --set-events, events per set"
             raise ConfigurationError(message)
         compare_runs(runs, observed, output, terminal, with_exact=exact)
         return
     settings = StudySettings(set_events, sets, exact, rank_by)
-    table = study_runs(
-        runs,
-        observed,
-        output,
-        terminal,
-        settings=settings,
-        calibration_paths=calibration or (),
-    )
+    with open_cluster(cluster) as tasks:
+        table = study_runs(
+            runs,
+            observed,
+            output,
+            terminal,
+            settings=settings,
+            calibration_paths=calibration or (),
+            tasks=tasks,
+        )
     terminal.table(table.caption, HEADER, [row.cells for row in table.rows])
     terminal.say(f"written: {output / 'study.html'}")
 
