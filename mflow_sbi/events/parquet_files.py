@@ -63,12 +63,19 @@ def _tree(path: Path, file: Any) -> EventTree:  # noqa: ANN401
     fields = dict(_fields(file.schema_arrow))
     groups = [file.metadata.row_group(k).num_rows for k in range(file.metadata.num_row_groups)]
     ends = np.cumsum([0, *groups])
+    leaves = [file.schema.column(k).path for k in range(len(file.schema))]
+
+    def leaf(branch: str) -> list[str]:
+        """Return the path of a field of records, with the writer's names of lists between."""
+        column, field = fields[branch]
+        begun = (path for path in leaves if path.startswith(f"{column}."))
+        return [path for path in begun if path.endswith(f".{field}")]
 
     def read(branch: str, start: int, stop: int) -> ak.Array:
         column, field = fields[branch]
         first, last = np.searchsorted(ends, (start, max(start, stop - 1)), side="right") - 1
         wanted = list(range(first, min(last, len(groups) - 1) + 1))
-        table = file.read_row_groups(wanted, columns=[column if field is None else branch])
+        table = file.read_row_groups(wanted, columns=[column] if field is None else leaf(branch))
         rows = table.slice(start - int(ends[first]), stop - start)
         array = ak.from_arrow(rows[column])
         array = array if field is None else array[field]

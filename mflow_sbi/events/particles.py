@@ -14,6 +14,7 @@ from mflow_sbi.events.momenta import FourMomentum, PlanarMomentum
 from mflow_sbi.events.physical import (
     require_azimuths,
     require_cartesian,
+    require_gev,
     require_not_negative,
     require_polar,
 )
@@ -113,7 +114,10 @@ def read_missing(
     """
     first, second = (tree.scalars(branch, start, stop) for branch in branches.needed)
     if branches.pt is None:
+        pt = np.hypot(first, second)
+        require_gev(tree.path, branches.px or "", pt, pt, "missing pT")
         return PlanarMomentum(first, second)
+    require_gev(tree.path, branches.pt, first, first, "missing pT")
     require_not_negative(tree.path, branches.pt, first)
     require_azimuths(tree.path, branches.phi or "", second)
     return PlanarMomentum.from_pt_phi(first, second)

@@ -11,7 +11,13 @@ from mflow_sbi.events.momenta import FourMomentum
 from mflow_sbi.events.wording import counted
 from mflow_sbi.interfaces import Array
 
-__all__ = ["require_azimuths", "require_cartesian", "require_not_negative", "require_polar"]
+__all__ = [
+    "require_azimuths",
+    "require_cartesian",
+    "require_gev",
+    "require_not_negative",
+    "require_polar",
+]
 
 _FLOAT32 = float(np.finfo(np.float32).eps)
 _PHI_SLACK = 8 * np.pi * _FLOAT32  # float32(pi) > pi
@@ -49,7 +55,7 @@ def require_polar(
     )
     with np.errstate(over="ignore", invalid="ignore"):
         momentum = pt * np.cosh(eta)
-    _require_gev(path, name_pt, pt, momentum, "|p| = pT cosh(eta)")
+    require_gev(path, name_pt, pt, momentum, "|p| = pT cosh(eta)")
     _refuse(
         path,
         str(branches.mass or ""),
@@ -79,7 +85,7 @@ def require_cartesian(
     """
     name = branches.momentum[0]
     p2 = momenta.px**2 + momenta.py**2 + momenta.pz**2
-    _require_gev(path, name, momenta.pt, np.sqrt(p2), "|p|")
+    require_gev(path, name, momenta.pt, np.sqrt(p2), "|p|")
     if mass is not None:
         require_not_negative(path, str(branches.mass), mass)
         return
@@ -126,7 +132,12 @@ def require_azimuths(path: Path, branch: str, phi: Array) -> None:
     )
 
 
-def _require_gev(path: Path, branch: str, pt: Array, momentum: Array, formula: str) -> None:
+def require_gev(path: Path, branch: str, pt: Array, momentum: Array, formula: str) -> None:
+    """Refuse momenta that cannot be GeV.
+
+    Raises:
+        EventDataError: |p| above any collider, or a median of pT that is.
+    """
     _refuse(
         path,
         branch,
