@@ -41,6 +41,7 @@ __all__ = [
     "read_run_config",
     "read_with_progress",
     "stored_surface",
+    "tell_report",
     "write_text",
 ]
 
@@ -80,7 +81,12 @@ def read_with_progress(
     """
     with reporter.task(title) as progress:
         sample = read_events(paths, **reading, min_events=min_events, progress=progress)
-    report = sample.report or SelectionReport(0, 0)
+    tell_report(sample.report or SelectionReport(0, 0), title, reporter)
+    return sample
+
+
+def tell_report(report: SelectionReport, title: str, reporter: Reporter) -> None:
+    """Tell what was dropped of the events read, and how many repeat others."""
     for reason, n in report.dropped.items():
         if n:
             reporter.warn(f"{title}: {n} events dropped ({reason})")
@@ -92,7 +98,6 @@ def read_with_progress(
             f"{title}: {report.duplicates} events repeat another in every number; a generator's "
             "do not: was a file copied, or merged twice?"
         )
-    return sample
 
 
 def read_like_training(

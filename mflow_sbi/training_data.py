@@ -9,11 +9,11 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from mflow_sbi.config import RunConfig
-from mflow_sbi.events import EventChunks, EventSample, open_chunks
+from mflow_sbi.events import EventChunks, EventSample, SelectionReport, open_chunks
 from mflow_sbi.interfaces import Reporter
 from mflow_sbi.pool_config import events_from_pool
 from mflow_sbi.recipes import TrainingResult, train
-from mflow_sbi.run_files import CHECKPOINT, read_with_progress
+from mflow_sbi.run_files import CHECKPOINT, read_with_progress, tell_report
 from mflow_sbi.streamed_training import digest_of, gathered_events, train_gathered
 from mflow_sbi.training import FitSettings, HistoryRecord
 
@@ -167,9 +167,7 @@ class StreamedData:
                     on_chunk=progress,
                 )
                 gathered = stack.enter_context(gathering)
-            for reason, n in (gathered.report.dropped if gathered.report else {}).items():
-                if n:
-                    reporter.warn(f"{TITLE}: {n} events dropped ({reason})")
+            tell_report(gathered.report or SelectionReport(0, 0), TITLE, reporter)
             reporter.say(
                 f"streaming {gathered.n_events:,} events from disk, {gathered.n_training:,} to "
                 f"train on, {len(gathered.held_out['x']):,} held out; what is fitted before "
