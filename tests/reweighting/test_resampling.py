@@ -143,7 +143,8 @@ def test_report_counts_what_was_drawn(pool):
 @pytest.mark.parametrize("n_rows", [1, 2, 10, 37])
 def test_rows_are_drawn_by_their_probabilities(n_rows):
     rng = np.random.default_rng(1)
-    y, w = rng.random((n_rows, 3)), rng.random((2, 3))
+    a, b = rng.normal(size=(2, n_rows))  # densities (a + t b)^2: components of either sign
+    y, w = np.stack([a * a, 2 * a * b, b * b], axis=1), np.array([[1, t, t * t] for t in (-1, 2)])
     y[n_rows // 2] = 0.0 if n_rows > 2 else y[n_rows // 2]
     for column in w:
         rows = draw_rows(y, np.tile(column, (20_000, 1)), rng)
