@@ -210,7 +210,7 @@ class EventMetadata:
             )
             raise MetadataError(msg)
         points = self.benchmarks.theta if self.benchmarks else ()
-        if {len(point) for point in points} - {len(self.parameters)}:
+        if self.parameters and {len(point) for point in points} - {len(self.parameters)}:
             msg = (
                 f"benchmarks: points theta of {sorted({len(point) for point in points})} numbers, "
                 f"but {len(self.parameters)} parameters are declared."

@@ -225,6 +225,8 @@ def _parameters(
         parameters=tuple(map(Parameter, names)),
         n_events=tree.n_entries,
     )
+    if names and not metadata.parameters:  # a record without theory, of a shower or a detector
+        metadata = replace(metadata, parameters=tuple(map(Parameter, names)))
     if request.benchmarks is not None:
         metadata = replace(metadata, benchmarks=request.benchmarks)
     point = None if given is None else tuple(dict(given)[name] for name in names)

@@ -289,14 +289,42 @@ def test_madminer(tmp_path):
     assert (bare.weight, bare.theta) == (None, None)
 
 
-def test_two_madminer_files_are_one_sample(tmp_path):
+def test_madminer_files_hold_the_whole_cross_section_each(tmp_path):
     for k in range(2):
         madminer_file(tmp_path / f"{k}.h5", seed=k)
-    events = read_events(str(tmp_path / "*.h5"))
-    assert (len(events), events.require_benchmark_weight().shape) == (120, (120, 3))
+    with pytest.raises(EventFileError, match="0.h5: its weights sum to the cross section.*one by"):
+        read_events(str(tmp_path / "*.h5"))
     rows = dict(inspect_file(tmp_path / "0.h5").rows())
     assert rows["format"] == "HDF5"
     assert rows["benchmark weights"].startswith("3 (weights); sums 'sm: ")
+
+
+def test_madminer_samples_of_several_benchmarks_are_put_together(tmp_path):
+    sampled = np.repeat([0, 2, -1], 20)
+    events = np.array([3000, 0, 1000])
+    changes = {
+        "samples/sampling_benchmarks": sampled,
+        "sample_summary/signal_events_per_benchmark": events,
+        "benchmarks/is_nuisance": np.array([0, 1, 0]),
+    }
+    path = tmp_path / "m.h5"
+    x, weights, points = madminer_file(path, **changes)
+    share = np.repeat([0.75, 0.25, 1.0], 20)
+    events = read_events(path, weight="weight.morphing_basis_2")
+    np.testing.assert_array_equal(events.x, x)
+    expected = weights[:, [0, 2]] * share[:, None]
+    np.testing.assert_allclose(events.require_benchmark_weight(), expected, rtol=1e-15)
+    np.testing.assert_allclose(events.weight, expected[:, 1], rtol=1e-15)
+    benchmarks = events.metadata.benchmarks
+    assert benchmarks is not None
+    assert benchmarks.names == ("sm", "morphing_basis_2")
+    np.testing.assert_array_equal(benchmarks.theta, points[[0, 2]])
+    chunks = open_chunks(path, chunk_events=17)
+    parts = [chunk.require_benchmark_weight() for chunk in chunks]
+    np.testing.assert_allclose(np.concatenate(parts), expected, rtol=1e-15)
+    madminer_file(path, **changes | {"sample_summary/signal_events_per_benchmark": None})
+    with pytest.raises(MetadataError, match="events of 2 samples, but sample_summary"):
+        read_events(path)
 
 
 MADMINER = {
@@ -416,3 +444,22 @@ def test_a_layout_of_objects(delphes_file, delphes):
     first = delphes["Photon.PT"][ak.num(delphes["Photon.PT"]) > 0]
     np.testing.assert_allclose(events.x[:, 0], ak.max(first, axis=1), rtol=1e-12)
     assert events.weight is None
+
+
+def test_a_record_without_theory_takes_point_and_benchmarks(
+    tmp_path, branches_of, record_of, write
+):
+    truth = ("theta.", "score.")
+    branches = {k: v for k, v in branches_of(30).items() if not k.startswith(truth)}
+    bare = {"parameters": [], "theta_sampling": None, "morphing": None, "n_events": 30}
+    path = write(tmp_path / "detected.root", branches, record_of(30, **bare))
+    points = ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0), (-1.0, 0.0), (0.0, -1.0))
+    benchmarks = Benchmarks("Weight.Weight", theta=points)
+    names = read_events(path, benchmark_weights=benchmarks)
+    assert names.parameter_names == ()
+    assert names.require_benchmark_weight().shape == (30, 6)
+    placed = read_events(path, benchmark_weights=benchmarks, theta={"c": 0.5, "d": -1.0})
+    assert placed.parameter_names == ("c", "d")
+    np.testing.assert_array_equal(placed.theta, np.tile([0.5, -1.0], (30, 1)))
+    with pytest.raises(MetadataError, match=r"points theta of \[2\] numbers, but 1"):
+        read_events(path, benchmark_weights=benchmarks, theta={"c": 0.5})
