@@ -5,19 +5,26 @@ Exit codes: 0 ok, 2 bad input (one line: what was expected, what came, what to d
 
 import argparse
 import json
-import math
-import re
-import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import Progress
 
-from simulators.errors import InvalidRequest, OutputError, SimulatorError
+from simulators.chain_commands import add_chain_commands
+from simulators.command_line import (
+    Parser,
+    canonical,
+    check_folder,
+    finite,
+    natural,
+    not_negative,
+    positive,
+    progress_bar,
+    replace,
+)
+from simulators.errors import SimulatorError
 from simulators.wbf.constants import SCALE_PER_TEV2
 from simulators.wbf.parton_level import PROCESSES
 
@@ -43,21 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose complaints are one line."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
-        super().__init__(*args, **kwargs)
-        # argparse takes -1e-3 for an option before Python 3.14.
-        self._negative_number_matcher = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
-
-    def error(self, message: str) -> NoReturn:
-        msg = f"{message}; see '{self.prog} --help'"
-        raise InvalidRequest(msg)
-
-
-def _parser() -> _Parser:
-    parser = _Parser(prog="python -m simulators", description="Simulators that write event files.")
+def _parser() -> Parser:
+    parser = Parser(prog="python -m simulators", description="Simulators that write event files.")
     commands = parser.add_subparsers(title="simulators", required=True, metavar="COMMAND")
 
     wbf = commands.add_parser(
@@ -69,31 +63,30 @@ def _parser() -> _Parser:
     wbf.add_argument("--setting", choices=tuple(SCALE_PER_TEV2), default="tuned")
     wbf.add_argument("--channel", choices=CHANNELS, default="ud")
     points = wbf.add_mutually_exclusive_group(required=True)
-    points.add_argument("--theta", nargs=2, type=_finite, metavar=("T0", "T1"))
+    points.add_argument("--theta", nargs=2, type=finite, metavar=("T0", "T1"))
     points.add_argument("--theta-prior", choices=("normal",), help="theta_i ~ N(0, 1)")
-    wbf.add_argument("--events", type=_positive, required=True, metavar="N")
-    wbf.add_argument("--seed", type=_natural, required=True, metavar="S")
+    wbf.add_argument("--events", type=positive, required=True, metavar="N")
+    wbf.add_argument("--seed", type=natural, required=True, metavar="S")
     wbf.add_argument("--out", type=Path, required=True, metavar="FILE.root")
     wbf.set_defaults(run=_run_wbf)
 
+    add_chain_commands(commands)
     _add_surfaces(commands)
 
     table = commands.add_parser(
         "wbf-cross-section", help="remake the committed table of fiducial cross sections"
     )
     table.add_argument("--channels", nargs="+", choices=PROCESSES, default=list(PROCESSES))
-    table.add_argument("--proposals", type=_positive, default=40_000_000, metavar="N")
-    table.add_argument("--seed", type=_natural, default=1, metavar="S")
-    table.add_argument(
-        "--out", type=Path, default=PACKAGE_DATA / "fiducial_cross_section.json", metavar="FILE"
-    )
+    table.add_argument("--proposals", type=positive, default=40_000_000, metavar="N")
+    table.add_argument("--seed", type=natural, default=1, metavar="S")
+    table.add_argument("--level", choices=("fiducial", "parton"), default="fiducial")
+    table.add_argument("--out", type=Path, default=None, metavar="FILE")
     table.set_defaults(run=_run_cross_section)
 
     adapt = commands.add_parser("wbf-adapt", help="remake the committed proposals")
-    adapt.add_argument("--seed", type=_natural, default=1, metavar="S")
-    adapt.add_argument(
-        "--out", type=Path, default=PACKAGE_DATA / "adapted_proposals.npz", metavar="FILE.npz"
-    )
+    adapt.add_argument("--seed", type=natural, default=1, metavar="S")
+    adapt.add_argument("--level", choices=("fiducial", "parton"), default="fiducial")
+    adapt.add_argument("--out", type=Path, default=None, metavar="FILE.npz")
     adapt.set_defaults(run=_run_adapt)
     return parser
 
@@ -121,58 +114,26 @@ def _add_surfaces(commands: Any) -> None:  # noqa: ANN401 - argparse keeps the t
             "--events 1000 --seed 1 --out train.root",
         )
         if "dim" in own_options:
-            surface.add_argument("--dim", type=_positive, default=2, metavar="D")
+            surface.add_argument("--dim", type=positive, default=2, metavar="D")
         if "concentration" in own_options:
-            surface.add_argument("--concentration", type=_finite, default=1.0, metavar="KAPPA")
+            surface.add_argument("--concentration", type=finite, default=1.0, metavar="KAPPA")
         if "trajectories" in own_options:
-            surface.add_argument("--trajectories", type=_positive, default=20, metavar="K")
+            surface.add_argument("--trajectories", type=positive, default=20, metavar="K")
         points = surface.add_mutually_exclusive_group(required=True)
-        points.add_argument("--theta", type=_finite, metavar="T")
+        points.add_argument("--theta", type=finite, metavar="T")
         points.add_argument("--theta-prior", choices=("uniform",), help="theta ~ U(-1, 1)")
         surface.add_argument(
             "--noise",
-            type=_not_negative,
+            type=not_negative,
             default=0.0,
             metavar="SIGMA",
             help="normal noise on every observable, off the surface",
         )
-        surface.add_argument("--events", type=_positive, required=True, metavar="N")
-        surface.add_argument("--seed", type=_natural, required=True, metavar="S")
+        surface.add_argument("--events", type=positive, required=True, metavar="N")
+        surface.add_argument("--seed", type=natural, required=True, metavar="S")
         surface.add_argument("--out", type=Path, required=True, metavar="FILE.root")
         run = _run_lorenz if name == "lorenz" else _run_surface
         surface.set_defaults(run=run, surface=name)
-
-
-def _finite(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        msg = f"expected a finite number, got {text}"
-        raise argparse.ArgumentTypeError(msg)
-    return value
-
-
-def _not_negative(text: str) -> float:
-    if (value := _finite(text)) < 0:
-        msg = f"expected a number >= 0, got {text}"
-        raise argparse.ArgumentTypeError(msg)
-    return value
-
-
-def _natural(text: str) -> int:
-    if not text.isascii() or not text.isdigit():
-        msg = f"expected an integer >= 0, got {text!r}"
-        raise argparse.ArgumentTypeError(msg)
-    return int(text)
-
-
-def _positive(text: str) -> int:
-    if not _natural(text):
-        msg = "expected an integer >= 1, got 0"
-        raise argparse.ArgumentTypeError(msg)
-    return int(text)
 
 
 def _run_wbf(options: argparse.Namespace, words: list[str]) -> None:
@@ -180,7 +141,7 @@ def _run_wbf(options: argparse.Namespace, words: list[str]) -> None:
     from simulators.wbf.event_file import event_table, metadata
     from simulators.wbf.generator import generate_events
 
-    _check_folder(options.out)
+    check_folder(options.out)
     theta_seed, event_seed = np.random.SeedSequence(options.seed).spawn(2)
     sampling: dict[str, Any]
     if options.theta is None:
@@ -190,14 +151,14 @@ def _run_wbf(options: argparse.Namespace, words: list[str]) -> None:
         theta = np.tile(options.theta, (options.events, 1))
         sampling = {"kind": "fixed", "value": options.theta}
     rng = np.random.default_rng(event_seed)
-    with _progress_bar("events") as progress:
+    with progress_bar("events") as progress:
         events = generate_events(theta, rng, options.channel, options.setting, progress=progress)
     record = metadata(
         events,
         options.channel,
         options.setting,
         seed=options.seed,
-        command=_canonical(words),
+        command=canonical(words),
         theta_sampling=sampling,
     )
     write_event_file(options.out, event_table(events), record)
@@ -222,7 +183,7 @@ def _surface(options: argparse.Namespace) -> "Surface":
 def _run_surface(options: argparse.Namespace, words: list[str]) -> None:
     from simulators.manifolds.event_file import draw_points, metadata, write_points
 
-    _check_folder(options.out)
+    check_folder(options.out)
     surface = _surface(options)
     theta, sampling, rng = _one_parameter(options)
     points = draw_points(surface, theta, options.noise, rng)
@@ -231,17 +192,17 @@ def _run_surface(options: argparse.Namespace, words: list[str]) -> None:
         points,
         options.noise,
         seed=options.seed,
-        command=_canonical(words),
+        command=canonical(words),
         theta_sampling=sampling,
     )
-    _replace(options.out, lambda path: write_points(path, points, record))
+    replace(options.out, lambda path: write_points(path, points, record))
 
 
 def _run_lorenz(options: argparse.Namespace, words: list[str]) -> None:
     from simulators.manifolds.event_file import metadata, write_points
     from simulators.manifolds.lorenz import LorenzAttractor
 
-    _check_folder(options.out)
+    check_folder(options.out)
     attractor = LorenzAttractor(options.trajectories)
     theta, sampling, rng = _one_parameter(options)
     points = attractor.draw(theta, options.noise, rng)
@@ -250,10 +211,10 @@ def _run_lorenz(options: argparse.Namespace, words: list[str]) -> None:
         points,
         options.noise,
         seed=options.seed,
-        command=_canonical(words),
+        command=canonical(words),
         theta_sampling=sampling,
     )
-    _replace(options.out, lambda path: write_points(path, points, record))
+    replace(options.out, lambda path: write_points(path, points, record))
 
 
 def _one_parameter(
@@ -272,12 +233,15 @@ def _one_parameter(
 def _run_cross_section(options: argparse.Namespace, words: list[str]) -> None:
     from simulators.wbf.integration import estimate_cross_section
 
-    _check_folder(options.out)
+    out = options.out or PACKAGE_DATA / f"{options.level}_cross_section.json"
+    check_folder(out)
     channels = {}
     for channel in options.channels:
         rng = np.random.default_rng([options.seed, PROCESSES.index(channel)])
-        with _progress_bar(f"{channel}: proposals") as progress:
-            estimate = estimate_cross_section(channel, options.proposals, rng, progress)
+        with progress_bar(f"{channel}: proposals") as progress:
+            estimate = estimate_cross_section(
+                channel, options.proposals, rng, progress, options.level
+            )
         channels[channel] = {
             "value": estimate.value.tolist(),
             "error": estimate.error.tolist(),
@@ -286,73 +250,31 @@ def _run_cross_section(options: argparse.Namespace, words: list[str]) -> None:
         }
     record = {
         "unit": "pb per powers of c/Lambda^2 in TeV^-2: 1, f, ft, f^2, f ft, ft^2",
-        "command": _canonical(words),
+        "command": canonical(words),
         "seed": options.seed,
         "channels": channels,
     }
-    _replace(options.out, lambda path: path.write_text(json.dumps(record, indent=1) + "\n"))
+    replace(out, lambda path: path.write_text(json.dumps(record, indent=1) + "\n"))
 
 
 def _run_adapt(options: argparse.Namespace, words: list[str]) -> None:
-    from simulators.wbf.adaptation import adapt
+    from simulators.wbf.adaptation import LEVELS, adapt
 
     del words
-    _check_folder(options.out)
+    out = options.out or PACKAGE_DATA / LEVELS[options.level].data_file
+    check_folder(out)
     arrays = {}
     for number, channel in enumerate(PROCESSES):
-        with _progress_bar(f"{channel}: targets") as progress:
-            arrays |= adapt(channel, seed=options.seed + number, progress=progress)
+        with progress_bar(f"{channel}: targets") as progress:
+            arrays |= adapt(
+                channel, seed=options.seed + number, progress=progress, level=options.level
+            )
 
     def write(path: Path) -> None:
         with path.open("wb") as file:
             np.savez_compressed(file, **arrays)
 
-    _replace(options.out, write)
-
-
-def _check_folder(path: Path) -> None:
-    """Refuse before the work what would fail after it."""
-    if path.is_dir():
-        msg = f"{path} is a folder; give the name of a file"
-        raise OutputError(msg)
-    if not path.absolute().parent.is_dir():
-        msg = f"the folder {path.parent} does not exist; make it or choose another"
-        raise OutputError(msg)
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    partial = path.with_name(f".{path.name}.part")
-    write(partial)
-    partial.replace(path)
-
-
-def _canonical(words: list[str]) -> str:
-    """The command line with the folder of --out left out: the same for the same events."""
-    parts = list(words)
-    for i, word in enumerate(parts):
-        if i and parts[i - 1] == "--out":
-            parts[i] = Path(word).name
-        elif word.startswith("--out="):
-            parts[i] = f"--out={Path(word.removeprefix('--out=')).name}"
-    return shlex.join(["python", "-m", "simulators", *parts])
-
-
-class _progress_bar:  # noqa: N801 - reads as a function where it is used
-    """A bar on stderr that is driven by a (done, total) callback."""
-
-    def __init__(self, label: str) -> None:
-        self._progress = Progress(console=Console(stderr=True), transient=True)
-        self._task = self._progress.add_task(label, total=None)
-
-    def __enter__(self) -> Callable[[int, int], None]:
-        self._progress.start()
-        return self._update
-
-    def __exit__(self, *details: object) -> None:
-        self._progress.stop()
-
-    def _update(self, done: int, total: int) -> None:
-        self._progress.update(self._task, completed=done, total=total)
+    replace(out, write)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 Branches (GeV, radians): jagged float32 `Photon.PT Photon.Eta Photon.Phi Photon.E`,
 `Jet.PT Jet.Eta Jet.Phi Jet.Mass` and `Event.Weight`, jagged float64 `Weight.Weight` (morphing
 components), with counters `Photon_size` ...; flat float64 `theta.<parameter>` and
-`score.<parameter>`.
+`score.<parameter>`; detected events have leptons and `MissingET`, too (`chain.event_file`).
 The TObjString `mflow_sbi` holds the metadata.  Two files of the same events have equal arrays,
 metadata and UUID; the bytes differ by the time stamps that ROOT keeps in every key.
 """
@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import awkward as ak
 import numpy as np
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from simulators.errors import OutputError
 
-__all__ = ["FORMAT", "FORMAT_VERSION", "TREE", "EventTable", "write_event_file"]
+__all__ = ["FORMAT", "FORMAT_VERSION", "TREE", "EventTable", "Table", "write_event_file"]
 
 Array = NDArray[np.float64]
 Array32 = NDArray[np.float32]
@@ -37,9 +37,19 @@ RECORD = "mflow_sbi"
 ROWS_PER_BASKET = 20_000
 
 
+class Table(Protocol):
+    """Events that know their branches: lists of records, or one number per event."""
+
+    def __len__(self) -> int: ...
+
+    def branches(self, start: int, stop: int) -> dict[str, Any]:
+        """Events start:stop by name: awkward lists of records, or flat numpy arrays."""
+        ...
+
+
 @dataclass(frozen=True)
 class EventTable:
-    """Columns of an event file.
+    """Events of two jets and two photons each: columns of an event file.
 
     Attributes:
         jets: (N, n_jets, 4) as (pT, eta, phi, mass), leading pT first.
@@ -60,8 +70,21 @@ class EventTable:
     def __len__(self) -> int:
         return len(self.weight)
 
+    def branches(self, start: int, stop: int) -> dict[str, Any]:
+        """Events start:stop, by branch."""
+        rows = slice(start, stop)
+        columns: dict[str, Any] = {
+            "Photon": _jagged(self.photons[rows], ("PT", "Eta", "Phi", "E")),
+            "Jet": _jagged(self.jets[rows], ("PT", "Eta", "Phi", "Mass")),
+            "Event": _jagged(self.weight[rows, None, None], ("Weight",)),
+            "Weight": _jagged(self.components[rows, :, None], ("Weight",)),
+        }
+        columns |= {f"theta.{name}": values[rows] for name, values in self.theta.items()}
+        columns |= {f"score.{name}": values[rows] for name, values in self.score.items()}
+        return columns
 
-def write_event_file(path: Path, table: EventTable, metadata: Mapping[str, Any]) -> None:
+
+def write_event_file(path: Path, table: Table, metadata: Mapping[str, Any]) -> None:
     """Write `table` and its metadata to `path`, which appears only when complete.
 
     Args:
@@ -94,10 +117,10 @@ def write_event_file(path: Path, table: EventTable, metadata: Mapping[str, Any])
         partial.unlink(missing_ok=True)
 
 
-def _write(path: Path, table: EventTable, record: str) -> None:
+def _write(path: Path, table: Table, record: str) -> None:
     identity = uuid.UUID(bytes=hashlib.sha256(record.encode()).digest()[:16])
     with uproot.recreate(path, uuid_function=lambda: identity) as file:
-        first = _columns(table, slice(0, ROWS_PER_BASKET))
+        first = table.branches(0, min(ROWS_PER_BASKET, len(table)))
         tree = file.mktree(
             TREE,
             {name: _branch_type(column) for name, column in first.items()},
@@ -105,24 +128,12 @@ def _write(path: Path, table: EventTable, record: str) -> None:
             field_name=lambda outer, inner: outer + "." + inner,
         )
         for start in range(0, len(table), ROWS_PER_BASKET):
-            tree.extend(_columns(table, slice(start, start + ROWS_PER_BASKET)))
+            tree.extend(table.branches(start, min(start + ROWS_PER_BASKET, len(table))))
         file[RECORD] = record
 
 
 def _branch_type(column: Any) -> Any:  # noqa: ANN401 - numpy or awkward, whichever uproot takes
     return column.dtype if isinstance(column, np.ndarray) else column.type.content
-
-
-def _columns(table: EventTable, rows: slice) -> dict[str, Any]:
-    columns: dict[str, Any] = {
-        "Photon": _jagged(table.photons[rows], ("PT", "Eta", "Phi", "E")),
-        "Jet": _jagged(table.jets[rows], ("PT", "Eta", "Phi", "Mass")),
-        "Event": _jagged(table.weight[rows, None, None], ("Weight",)),
-        "Weight": _jagged(table.components[rows, :, None], ("Weight",)),
-    }
-    columns |= {f"theta.{name}": values[rows] for name, values in table.theta.items()}
-    columns |= {f"score.{name}": values[rows] for name, values in table.score.items()}
-    return columns
 
 
 def _jagged(objects: NDArray[Any], names: tuple[str, ...]) -> ak.Array:

@@ -19,22 +19,57 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
-from typing import cast
+from typing import Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import RegularGridInterpolator
 
 from simulators.wbf.parton_level import check_process
+from simulators.wbf.parton_proposals import parton_proposals_at
 from simulators.wbf.phase_space import MixtureProposal, refine_separable
-from simulators.wbf.proposals import CHUNK, draw_proposals, proposals_at
+from simulators.wbf.proposals import CHUNK, proposals_at
 
-__all__ = ["AdaptedProposal", "adapt", "adapted_proposal"]
+__all__ = ["LEVELS", "AdaptedProposal", "Level", "Points", "adapt", "adapted_proposal"]
 
 Array = NDArray[np.float64]
+Index = NDArray[np.intp]
 Progress = Callable[[int, int], None]
 
-DATA_FILE = "adapted_proposals.npz"
+
+class Points(Protocol):
+    """Proposals of either level: coefficients (6, n) over g and places among those proposed."""
+
+    @property
+    def coefficients(self) -> Array: ...  # noqa: D102
+    @property
+    def position(self) -> Index: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Level:
+    """Where events are proposed: behind the cuts of the event model, or before any cut.
+
+    Attributes:
+        data_file: Package data with the trained proposals.
+        propose: (u, factor, rng, channel) -> proposals.
+        is_soft: Whether the pole of photon exchange, at small pT1, lies inside.
+    """
+
+    data_file: str
+    propose: Callable[[Array, Array, np.random.Generator, str], Points]
+    is_soft: bool
+
+    def draw(self, rng: np.random.Generator, mixture: MixtureProposal, channel: str) -> Points:
+        """Propose `CHUNK` points from g."""
+        u, g = mixture.sample(rng, CHUNK)
+        return self.propose(u, 1 / g, rng, channel)
+
+
+LEVELS = {
+    "fiducial": Level("adapted_proposals.npz", proposals_at, is_soft=True),
+    "parton": Level("parton_proposals.npz", parton_proposals_at, is_soft=False),
+}
 TARGETS = ((0.0, 0.0), (16.52, 0.0), (82.6, 0.0), (0.0, 82.6), (-165.2, -165.2))
 SOFT_TARGET = (0.0, 82.6)
 SOFT_LIMIT = 0.1
@@ -69,11 +104,12 @@ class AdaptedProposal:
 
 
 @functools.cache
-def adapted_proposal(channel: str) -> AdaptedProposal:
-    """The committed proposal of a process: "ud", "ww" or "full"."""
+def adapted_proposal(channel: str, level: str = "fiducial") -> AdaptedProposal:
+    """The committed proposal of a process ("ud", "ww", "full") at one of `LEVELS`."""
     check_process(channel)
+    name = LEVELS[level].data_file
     with (
-        resources.as_file(resources.files("simulators.wbf").joinpath(DATA_FILE)) as path,
+        resources.as_file(resources.files("simulators.wbf").joinpath(name)) as path,
         np.load(path) as data,
     ):
         density, kappa, pilot = (data[f"{channel}_{name}"] for name in _FIELDS)
@@ -90,6 +126,7 @@ def adapt(
     n_points: int = 400_000,
     n_pilot: int = 8_000_000,
     progress: Progress | None = None,
+    level: str = "fiducial",
 ) -> dict[str, Array]:
     """Train a proposal: arrays under the names `adapted_proposal` reads.
 
@@ -100,21 +137,23 @@ def adapt(
         n_points: Points per refinement.
         n_pilot: Proposals of the run that fixes the acceptance bounds.
         progress: Called with (targets done, targets).
+        level: One of `LEVELS`.
     """
     check_process(channel)
+    place = LEVELS[level]
     rng = np.random.default_rng(seed)
     targets = [(target, 1.0) for target in TARGETS]
-    if channel == "full":
+    if channel == "full" and place.is_soft:
         targets.append((SOFT_TARGET, SOFT_LIMIT))
     densities = []
     for done, (target, limit) in enumerate(targets):
         if progress:
             progress(done, len(targets) + 1)
-        weight = _half_space_weight(channel, _homogeneous(1.0, *target), limit, rng)
+        weight = _half_space_weight(place, channel, _homogeneous(1.0, *target), limit, rng)
         density = refine_separable(weight, rng, n_iterations, n_points)[0]
         densities += [density, _mirrored(density)]
     mixture = np.stack(densities).astype(np.float32).astype(np.float64)
-    kappa, pilot = _acceptance_bounds(MixtureProposal(mixture), channel, rng, n_pilot)
+    kappa, pilot = _acceptance_bounds(place, MixtureProposal(mixture), channel, rng, n_pilot)
     if progress:
         progress(len(targets) + 1, len(targets) + 1)
     values = (mixture, kappa, pilot)
@@ -130,11 +169,11 @@ _PER_TEV2 = _homogeneous(1.0, 1e-6, 1e-6)
 
 
 def _half_space_weight(
-    channel: str, weights: Array, limit: float, rng: np.random.Generator
+    level: Level, channel: str, weights: Array, limit: float, rng: np.random.Generator
 ) -> Callable[[Array], Array]:
     def weight(u: Array) -> Array:
         half = np.where((u[0] < u[1]) & (u[0] < limit), 1.0, 0.0)
-        proposals = proposals_at(u, half, rng, channel)
+        proposals = level.propose(u, half, rng, channel)
         values = np.zeros(u.shape[1])
         values[proposals.position] = (weights * _PER_TEV2) @ proposals.coefficients
         return values
@@ -154,11 +193,15 @@ def _axes() -> tuple[Array, Array]:
 
 
 def _acceptance_bounds(
-    mixture: MixtureProposal, channel: str, rng: np.random.Generator, n_pilot: int
+    level: Level,
+    mixture: MixtureProposal,
+    channel: str,
+    rng: np.random.Generator,
+    n_pilot: int,
 ) -> tuple[Array, Array]:
     chunks = -(-n_pilot // CHUNK)
     coefficients = np.concatenate(
-        [draw_proposals(rng, mixture, channel).coefficients for _ in range(chunks)], axis=1
+        [level.draw(rng, mixture, channel).coefficients for _ in range(chunks)], axis=1
     )
     coefficients *= _PER_TEV2[:, None]
     pilot = cast(Array, coefficients.sum(axis=1)) / (chunks * CHUNK)

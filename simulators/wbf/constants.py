@@ -63,3 +63,9 @@ PHOTON_PT_MIN = 10.0
 PHOTON_ETA_MAX = 2.5
 DELTA_R_MIN = 0.4
 PHOTON_PAIR_MASS_RANGE = (115.0, 135.0)
+
+PARTON_PT_MIN = 18.0
+PARTON_ETA_MAX = 5.0
+HIGGS_RAPIDITY_MAX = 2.5
+"""Cuts of the parton level of the full chain: both quarks as in the published study; no event
+with both photons in |eta| < 2.5 has a Higgs boson beyond them."""

@@ -37,6 +37,7 @@ __all__ = [
     "log_likelihood",
     "monomials",
     "score",
+    "tabulated_cross_section",
 ]
 
 Array = NDArray[np.float64]
@@ -185,25 +186,33 @@ def fiducial_cross_section(channel: str, setting: str = "tuned") -> Array:
         >>> fiducial_cross_section("ud", "paper").round(1).tolist()
         [0.6, -2.6, 0.0, 12.8, 0.0, 14.2]
     """
-    check_process(channel)
-    return np.array(_cross_section_table()[channel]["value"]) * _per_tev2(setting)
+    return tabulated_cross_section(CROSS_SECTION_FILE, channel, setting)[0]
 
 
 def fiducial_cross_section_error(channel: str, setting: str = "tuned") -> Array:
     """Monte Carlo standard errors of `fiducial_cross_section`, pb, (6,); zero for C_2 and C_4."""
+    return tabulated_cross_section(CROSS_SECTION_FILE, channel, setting)[1]
+
+
+def tabulated_cross_section(file: str, channel: str, setting: str) -> tuple[Array, Array]:
+    """C_k and their errors from a committed table, pb, each (6,).
+
+    Args:
+        file: Name of the package data: "fiducial_cross_section.json", "parton_cross_section.json".
+        channel: "ud", "ww" or "full".
+        setting: "tuned" or "paper".
+    """
     check_process(channel)
-    return np.array(_cross_section_table()[channel]["error"]) * _per_tev2(setting)
+    units = theta_units(setting) * np.array([1.0, 1e6, 1e6, 1e12, 1e12, 1e12])
+    record = _cross_section_table(file)[channel]
+    return np.array(record["value"]) * units, np.array(record["error"]) * units
 
 
 @functools.cache
-def _cross_section_table() -> dict[str, dict[str, list[float]]]:
+def _cross_section_table(file: str) -> dict[str, dict[str, list[float]]]:
     """Channel -> value and error, in pb per powers of c/Lambda^2 in TeV^-2."""
-    text = resources.files("simulators.wbf").joinpath(CROSS_SECTION_FILE).read_text("utf-8")
+    text = resources.files("simulators.wbf").joinpath(file).read_text("utf-8")
     return json.loads(text)["channels"]
-
-
-def _per_tev2(setting: str) -> Array:
-    return theta_units(setting) * np.array([1.0, 1e6, 1e6, 1e12, 1e12, 1e12])
 
 
 def _monomial_gradients(theta: Array) -> Array:

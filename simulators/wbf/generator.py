@@ -15,18 +15,21 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from simulators.errors import InvalidRequest
+from simulators.wbf.acceptance import (
+    WINDOW,
+    Tally,
+    acceptance_weights,
+    parameter_points,
+    try_proposals,
+)
 from simulators.wbf.adaptation import adapted_proposal
-from simulators.wbf.constants import SCALE_PER_TEV2
 from simulators.wbf.event_model import (
     density_coefficients,
     fiducial_cross_section,
     inside_cuts,
-    monomials,
     score,
 )
 from simulators.wbf.kinematics import invariant_mass2, transverse_momentum
-from simulators.wbf.matrix_element import theta_units
 from simulators.wbf.proposals import CHUNK, Proposals, draw_proposals
 
 __all__ = ["SimulatedEvents", "generate_events", "momenta_from_coordinates"]
@@ -35,10 +38,6 @@ Array = NDArray[np.float64]
 Array32 = NDArray[np.float32]
 Index = NDArray[np.intp]
 Progress = Callable[[int, int], None]
-
-
-WINDOW = 2 * CHUNK
-"""Events that proposals are tried for at a time; the others wait."""
 
 
 @dataclass(frozen=True)
@@ -99,26 +98,18 @@ def generate_events(
         >>> events.momenta.shape, events.components.shape
         ((3, 4, 4), (3, 6))
     """
-    points = np.asarray(theta, dtype=np.float64)
-    if points.ndim != 2 or points.shape[1] != 2 or not len(points):
-        msg = f"theta must have shape (N, 2) with N >= 1; got {points.shape}"
-        raise InvalidRequest(msg)
-    tally = _Tally()
+    points = parameter_points(theta)
+    tally = Tally()
     jets = np.empty((len(points), 2, 4), dtype=np.float32)
     photons = np.empty((len(points), 2, 3), dtype=np.float32)
-    proposal, units = adapted_proposal(channel), theta_units(setting)
-    with np.errstate(over="ignore", invalid="ignore"):
-        bound = proposal.max_weight(points * SCALE_PER_TEV2[setting])
-    if not np.isfinite(bound).all():
-        msg = f"theta: the density overflows at {points[~np.isfinite(bound)][0].tolist()}"
-        raise InvalidRequest(msg)
-    acceptance = monomials(points) * units / bound[:, None]
+    proposal = adapted_proposal(channel)
+    acceptance = acceptance_weights(points, proposal, setting)
     waiting = WINDOW
     pending = np.arange(min(WINDOW, len(points)))
     n_done = 0
     while pending.size:
         proposals = draw_proposals(rng, proposal.mixture, channel)
-        slots, accepted = _accept(proposals, acceptance[pending], rng, tally)
+        slots, accepted = try_proposals(proposals, acceptance[pending], rng, tally)
         chosen_jets, chosen_photons = _rounded(proposals, accepted)
         kept = inside_cuts(momenta_from_coordinates(chosen_jets, chosen_photons))
         tally.n_dropped += int(np.count_nonzero(~kept))
@@ -131,39 +122,6 @@ def generate_events(
         if progress:
             progress(n_done, len(points))
     return _with_truth(jets, photons, points, channel, setting, tally)
-
-
-@dataclass
-class _Tally:
-    n_proposed: int = 0
-    n_dropped: int = 0
-    weight: float = 0.0
-    excess: float = 0.0
-
-
-def _accept(
-    proposals: Proposals,
-    acceptance: Array,
-    rng: np.random.Generator,
-    tally: _Tally,
-) -> tuple[Index, Index]:
-    """Try every proposal for one pending event: (pending events, proposals) of the acceptances.
-
-    Args:
-        proposals: n proposals, each tried once.
-        acceptance: w(theta)/max weight of the pending events, (n_pending, 6).
-        rng: Random numbers.
-        tally: Counts to add to.
-    """
-    n = proposals.position.size
-    tried = np.arange(n) % len(acceptance)
-    probability = np.einsum("nk,kn->n", acceptance[tried], proposals.coefficients)
-    tally.n_proposed += proposals.n_proposed
-    tally.weight += float(probability.sum())
-    tally.excess += float(np.maximum(probability - 1, 0).sum())
-    accepted = np.flatnonzero(rng.random(n) < probability)
-    slots, first = np.unique(tried[accepted], return_index=True)
-    return slots, accepted[first]
 
 
 def _rounded(proposals: Proposals, chosen: Index) -> tuple[Array32, Array32]:
@@ -205,7 +163,7 @@ def momenta_from_coordinates(jets: Array32, photons: Array32) -> Array:
 
 
 def _with_truth(
-    jets: Array32, photons: Array32, theta: Array, channel: str, setting: str, tally: _Tally
+    jets: Array32, photons: Array32, theta: Array, channel: str, setting: str, tally: Tally
 ) -> SimulatedEvents:
     components = np.concatenate(
         [
@@ -226,5 +184,5 @@ def _with_truth(
         score=score(components, theta, fiducial_cross_section(channel, setting)),
         n_proposed=tally.n_proposed,
         n_dropped=tally.n_dropped,
-        overweight_fraction=tally.excess / tally.weight,
+        overweight_fraction=tally.overweight_fraction,
     )

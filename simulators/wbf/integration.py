@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.wbf.adaptation import adapted_proposal
-from simulators.wbf.proposals import CHUNK, draw_proposals
+from simulators.wbf.adaptation import LEVELS, adapted_proposal
+from simulators.wbf.proposals import CHUNK
 
 __all__ = ["CrossSectionEstimate", "estimate_cross_section"]
 
@@ -40,20 +40,23 @@ def estimate_cross_section(
     n_proposals: int,
     rng: np.random.Generator,
     progress: Progress | None = None,
+    level: str = "fiducial",
 ) -> CrossSectionEstimate:
-    """C_k = mean over proposals of c_k/g inside the cuts.
+    """C_k = mean over proposals of c_k/g: inside the cuts, or inclusive at parton level.
 
     Args:
         channel: "ud", "ww" or "full".
         n_proposals: Proposals, rounded up to whole chunks.
         rng: Random numbers.
         progress: Called with (proposals done, proposals).
+        level: "fiducial" or "parton".
     """
-    mixture = adapted_proposal(channel).mixture
+    mixture = adapted_proposal(channel, level).mixture
     first, second = np.zeros(6), np.zeros(6)
     n_chunks = -(-n_proposals // CHUNK)
     for done in range(n_chunks):
-        coefficients = draw_proposals(rng, mixture, channel).coefficients * PER_TEV2[:, None]
+        coefficients = LEVELS[level].draw(rng, mixture, channel).coefficients
+        coefficients *= PER_TEV2[:, None]
         first += coefficients.sum(axis=1)
         second += (coefficients * coefficients).sum(axis=1)
         if progress:
