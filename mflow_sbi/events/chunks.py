@@ -45,6 +45,7 @@ class PlannedFile:
         ranges: Its chunks, (first entry, one past the last).
         request: What is asked of it.
         record: Its record as it stands in the file.
+        alone: Whether it cannot be read with others.
         theta_range: Smallest and largest theta of all entries, (2, p), where they have theta.
     """
 
@@ -55,6 +56,7 @@ class PlannedFile:
     ranges: tuple[tuple[int, int], ...] = field(repr=False)
     request: ReadingRequest = field(repr=False)
     record: EventMetadata = field(repr=False)
+    alone: bool
     theta_range: Array | None = field(repr=False)
 
 
@@ -214,6 +216,14 @@ def plan_chunks(
                 "files with and those without it separately."
             )
             raise EventDataError(msg)
+    whole = next((file.path for file in files if file.alone), None)
+    if whole is not None and len(files) > 1:
+        msg = (
+            f"{whole}: its weights sum to the cross section, which {len(files)} files would hold "
+            "several times; expected one file. Combine them by the program that wrote them "
+            "(MadMiner: combine_and_shuffle), or read them one by one."
+        )
+        raise EventFileError(msg)
     return EventChunks(files)
 
 
@@ -230,7 +240,7 @@ def _planned(path: Path, request: ReadingRequest, least: int, size: int) -> Plan
         ranges = tuple((start, min(start + size, n)) for start in range(0, max(1, n), size))
         metadata, theta_range = _summed(plan, request, ranges), _theta_range(plan, ranges)
     return PlannedFile(
-        path, n, metadata, plan.carries, ranges, request, plan.metadata, theta_range
+        path, n, metadata, plan.carries, ranges, request, plan.metadata, file.alone, theta_range
     )
 
 

@@ -121,6 +121,8 @@ class EventFile:
         read_record: From nothing to the record in the file, or None for a foreign one.
         open_tree: From a name to the tree.
         named: Whether the names of its trees are the writer's, and not ours.
+        alone: Whether its weights sum to the cross section, which several files would hold
+            several times.
     """
 
     path: Path
@@ -129,6 +131,7 @@ class EventFile:
     read_record: Callable[[], EventMetadata | None] = field(repr=False)
     open_tree: Callable[[str], EventTree] = field(repr=False)
     named: bool = True
+    alone: bool = False
 
     def tree(self, name: str) -> EventTree:
         """Return a tree by name.
