@@ -223,7 +223,8 @@ def compare_over_sets(
     if exact is not None:
         found = [grid_posterior(one, prior, g) for one, g in zip(exact, grids, strict=True)]
         true = [_Exact.of(one, truth) for one, truth in zip(found, truths, strict=True)]
-        rows = [_outcome(p, *rest, 0.0) for p, *rest in zip(found, truths, true, strict=True)]
+        pairs = zip(found, truths, true, strict=True)
+        rows = [_outcome(one, truth, own, 0.0) for one, truth, own in pairs]
         scores[EXACT] = _scores_of([rows], n_sets)
 
     def cases(member: OfSet) -> list[_Case]:
