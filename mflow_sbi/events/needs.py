@@ -69,6 +69,7 @@ class Needs:
         if not symbols:
             for name in expression.columns:
                 self._tree.require(name)
+            self._require_no_objects(text, expression)
         expression.require_names(symbols, self._tree.branches)
         if expression.planar:
             self._find_missing(text)
@@ -107,6 +108,14 @@ class Needs:
             msg = f"observable {observable.source!r} is the same for every event; leave it out."
             raise ExpressionError(msg)
         return observable
+
+    def _require_no_objects(self, text: str, expression: Expression) -> None:
+        if expression.objects:
+            msg = (
+                f"{self._tree.path}: {text!r}: no objects {listed(expression.objects)} here; the "
+                "layout is flat. Declare where they are by layout=... (in a run: `layout:`)."
+            )
+            raise ExpressionError(msg)
 
     def _find_missing(self, text: str) -> None:
         self.missing = self._layout.missing_in(self._tree.branches)

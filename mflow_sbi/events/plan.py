@@ -197,7 +197,7 @@ def plan_reading(file: EventFile, request: ReadingRequest) -> ReadingPlan:
         score=score,
         weight=weight,
         components=components,
-        relative=bool(benchmarks and benchmarks.branch.startswith(layout.relative or ("\0",))),
+        relative=bool(benchmarks and benchmarks.branch.startswith(layout.relative)),
     )
 
 

@@ -21,6 +21,7 @@ from mflow_sbi.interfaces import Array
 
 __all__ = ["EventSample", "SelectionReport", "concatenate", "count_duplicates"]
 
+_ROWS = 16_384  # hashed at once
 _OPTIONAL = ("theta", "weight", "score", "components", "benchmark_weight")
 
 
@@ -335,18 +336,18 @@ def _stacked(samples: Sequence[EventSample]) -> dict[str, Array]:
 def count_duplicates(sample: EventSample) -> int:
     """Return how many events repeat an earlier one in every number that they carry.
 
-    Where all observables are whole numbers, repetitions are natural and not counted.
+    Rows are told apart by hashes of 64 bits.  Where all observables are whole numbers, repetitions
+    are natural and not counted.
     """
     if len(sample) < 2 or (sample.x == np.rint(sample.x)).all():
         return 0
-    columns = [
-        value.reshape(len(sample), -1)
-        for name in ("x", *_OPTIONAL)
-        if (value := getattr(sample, name)) is not None
-    ]
-    rows = np.hstack(columns).view(np.uint64)
-    odd = np.random.default_rng(0).integers(1, 2**62, rows.shape[1], dtype=np.uint64) * 2 + 1
-    hashes = np.zeros(len(rows), dtype=np.uint64)
-    for column, factor in zip(rows.T, odd, strict=True):
-        hashes = (hashes ^ (hashes >> np.uint64(29))) * factor + column
-    return len(rows) - len(np.unique(hashes))
+    total = np.zeros(len(sample), dtype=np.uint64)
+    rng = np.random.default_rng(0)
+    for name in ("x", *_OPTIONAL):
+        if (array := getattr(sample, name)) is not None:
+            rows = array.view(np.uint64).reshape(len(sample), -1)
+            odd = rng.integers(0, 2**63, rows.shape[1], dtype=np.uint64) * 2 + 1
+            for start in range(0, len(rows), _ROWS):
+                part = slice(start, start + _ROWS)
+                total[part] += (rows[part] ^ (rows[part] >> np.uint64(32))) @ odd
+    return len(total) - len(np.unique(total))
