@@ -113,7 +113,8 @@ class progress_bar:  # noqa: N801 - reads as a function where it is used
     """A bar on stderr that is driven by a (done, total) callback."""
 
     def __init__(self, label: str) -> None:
-        self._progress = Progress(console=Console(stderr=True), transient=True)
+        console = Console(stderr=True)
+        self._progress = Progress(console=console, transient=True, disable=not console.is_terminal)
         self._task = self._progress.add_task(label, total=None)
 
     def __enter__(self) -> Callable[[int, int], None]:
