@@ -32,7 +32,7 @@ from mflow_sbi.training import HistoryRecord, Schedule
 from mflow_sbi.training.checkpoint import TENSORS
 from mflow_sbi.training.processes import Processes, torchrun_processes
 from mflow_sbi.training.steps import is_shared_out
-from mflow_sbi.training_data import Trained, TrainingData, training_data
+from mflow_sbi.training_data import EVENTS, Trained, TrainingData, training_data
 
 __all__ = ["train_run"]
 
@@ -80,6 +80,7 @@ def _train_run(
     except TrainingError as error:
         if processes.is_first:
             write_text(folder / FAILURE, json.dumps({"error": str(error)}, indent=1) + "\n")
+            rmtree(folder / CHECKPOINT / EVENTS, ignore_errors=True)
         raise
     except MflowSbiError:
         if processes.is_first and not (folder / CHECKPOINT / TENSORS).exists():

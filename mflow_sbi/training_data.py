@@ -17,7 +17,7 @@ from mflow_sbi.run_files import CHECKPOINT, read_with_progress, tell_report
 from mflow_sbi.streamed_training import digest_of, gathered_events, train_gathered
 from mflow_sbi.training import FitSettings, HistoryRecord
 
-__all__ = ["InMemoryData", "StreamedData", "Trained", "TrainingData", "training_data"]
+__all__ = ["EVENTS", "InMemoryData", "StreamedData", "Trained", "TrainingData", "training_data"]
 
 TITLE = "reading training events"
 EVENTS = "events"
@@ -170,7 +170,7 @@ class StreamedData:
             tell_report(gathered.report or SelectionReport(0, 0), TITLE, reporter)
             reporter.say(
                 f"streaming {gathered.n_events:,} events from disk, {gathered.n_training:,} to "
-                f"train on, {len(gathered.held_out['x']):,} held out; what is fitted before "
+                f"train on, {gathered.n_held_out:,} held out; what is fitted before "
                 f"gradients sees {len(gathered.drawn):,} of them"
             )
             result = train_gathered(

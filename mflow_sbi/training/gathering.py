@@ -2,10 +2,10 @@
 
 Files of events are read once.  What the epochs need again is written to columns in a folder
 (physical units, float64: about 8 bytes an observable and event), from where any rows come back
-fast, whatever reading and computing the observables took.  In memory remain
+fast, whatever reading and computing the observables took.  A random share of every chunk, chosen
+by the seed, is held out and never trained on: at most `HELD_OUT_ROWS` events, where there would be
+more the share is lowered.  In memory remain
 
-- the events that are held out, a random share of every chunk, chosen by the seed: at most
-  `HELD_OUT_ROWS`, where there would be more the share is lowered; never trained on,
 - events drawn from all at random, at most one chunk's worth: on these is fitted what is fitted
   before gradients (scales, constraints, charts, the thetas over which ratios are normalised);
   where there are fewer these are all, in order,
@@ -48,6 +48,7 @@ __all__ = [
 
 HELD_OUT_ROWS = 50_000
 BLOCKS_PER_CHUNK = 64
+HELD_OUT = "held_out"
 COLUMNS = ("x", "theta", "weight", "score", "components")
 
 
@@ -101,7 +102,7 @@ class GatheredEvents:
         weights: sums over all weights; None where all are equal.
         drawn: events drawn at random, on which is fitted what is fitted before gradients.
         held_out: columns of the held-out events.
-        columns: of the events to train on, in files.
+        columns: of the events to train on.
         folder: where they are.
         streaming: how much is in memory at a time.
         processes: that share the folder.
@@ -114,7 +115,7 @@ class GatheredEvents:
     layout: str
     weights: WeightTotals | None
     drawn: EventSample
-    held_out: Rows
+    held_out: Mapping[str, Column]
     columns: Mapping[str, Column]
     folder: Path
     streaming: StreamingSettings
@@ -124,6 +125,11 @@ class GatheredEvents:
     def n_training(self) -> int:
         """Events to train on."""
         return self.columns["x"].shape[0]
+
+    @property
+    def n_held_out(self) -> int:
+        """Held-out events."""
+        return self.held_out["x"].shape[0]
 
     @property
     def weight_notes(self) -> tuple[str, ...]:
@@ -181,7 +187,6 @@ def _gather(
     """Return what the pass leaves; the first process writes the columns."""
     with ExitStack() as files:
         if processes.is_first:
-            folder.mkdir(parents=True, exist_ok=True)
             passing.write_to(folder, files)
         for done, chunk in enumerate(chunks, start=1):
             passing.take(chunk)
@@ -228,23 +233,15 @@ class _Pass:
         self._weights = WeightTotals()
         self._ranges: list[Array] = []
         self._reports: list[SelectionReport | None] = []
-        self._held_out: list[Rows] = []
         self._n_held_out = 0
+        self._names: list[str] = []
         self._write: Callable[[Rows], None] = lambda rows: None
+        self._write_held_out: Callable[[Rows], None] = lambda rows: None
 
     def write_to(self, folder: Path, files: ExitStack) -> None:
-        """Write events to train on to columns in the folder, open until the stack is closed."""
-        writers: dict[str, ColumnWriter] = {}
-
-        def write(rows: Rows) -> None:
-            for name, values in rows.items():
-                if name not in writers:
-                    path = folder / f"{name}.npy"
-                    writer = ColumnWriter(path, values.shape[1:], np.float64)
-                    writers[name] = files.enter_context(writer)
-                writers[name].append(values)
-
-        self._write = write
+        """Write events to columns in the folder, open until the stack is closed."""
+        self._write = _writes_to(folder, files)
+        self._write_held_out = _writes_to(folder / HELD_OUT, files)
 
     def take(self, chunk: EventSample) -> None:
         """Take the events of the next chunk."""
@@ -268,8 +265,9 @@ class _Pass:
             rows["theta_weight"] = _weights_of_theta(theta, kept.weight)
         self.n_events += len(kept)
         order, n_held_out = self._order(len(kept))
-        self._held_out.append({name: v[order[:n_held_out]] for name, v in rows.items()})
         self._n_held_out += n_held_out
+        self._names = list(rows)
+        self._write_held_out({name: v[order[:n_held_out]] for name, v in rows.items()})
         self._write({name: values[order[n_held_out:]] for name, values in rows.items()})
 
     def _order(self, n: int) -> tuple[NDArray[np.int64], int]:
@@ -307,7 +305,7 @@ class _Pass:
         known = [report for report in self._reports if report is not None]
         report = sum(known[1:], known[0]) if known else None
         weights = None if self._weights.are_equal else self._weights
-        names = list(self._held_out[0])
+        names = self._names
         if weights is None:
             names = [name for name in names if name not in ("weight", "theta_weight")]
         else:
@@ -322,12 +320,27 @@ class _Pass:
             layout=sha256(repr((self._sizes, self._share)).encode()).hexdigest(),
             weights=weights,
             drawn=drawn if weights is not None else replace(drawn, weight=None),
-            held_out={n: np.concatenate([rows[n] for rows in self._held_out]) for n in names},
+            held_out={name: Column.open(folder / HELD_OUT / f"{name}.npy") for name in names},
             columns={name: Column.open(folder / f"{name}.npy") for name in names},
             folder=folder,
             streaming=self.streaming,
             processes=processes,
         )
+
+
+def _writes_to(folder: Path, files: ExitStack) -> Callable[[Rows], None]:
+    """Return what writes rows to columns in the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    writers: dict[str, ColumnWriter] = {}
+
+    def write(rows: Rows) -> None:
+        for name, values in rows.items():
+            if name not in writers:
+                writer = ColumnWriter(folder / f"{name}.npy", values.shape[1:], np.float64)
+                writers[name] = files.enter_context(writer)
+            writers[name].append(values)
+
+    return write
 
 
 def _first(chunk: EventSample, max_events: int | None, n_before: int) -> EventSample:

@@ -76,7 +76,7 @@ class StreamedEvents:
         self.gathered = gathered
         self.seed = seed
         self._told = told
-        self._means = [self._weight_means(gathered.held_out), self._stored_weight_means()]
+        self._means = [_weight_means(side) for side in (gathered.held_out, gathered.columns)]
 
     @property
     def digest(self) -> str:
@@ -88,7 +88,9 @@ class StreamedEvents:
     @cached_property
     def held_out(self) -> TrainingEvents:
         """The held-out events."""
-        return self._converted(self.gathered.held_out, self._means[0])
+        columns = self.gathered.held_out
+        rows = {k: column.read(0, self.gathered.n_held_out) for k, column in columns.items()}
+        return self._converted(rows, self._means[0])
 
     def preparing(self) -> Tensor:
         """Return events to train on: the first where all fit into the buffer, else random ones."""
@@ -135,22 +137,6 @@ class StreamedEvents:
             return told
         weight, theta_weight = (torch.from_numpy(rows[k]) for k in ("weight", "theta_weight"))
         return told._replace(weight=weight / means[0], theta_weight=theta_weight / means[1])
-
-    def _weight_means(self, rows: Rows) -> tuple[float, float] | None:
-        if self.gathered.weights is None:
-            return None
-        return _positive(*(float(rows[k].mean()) for k in ("weight", "theta_weight")))
-
-    def _stored_weight_means(self) -> tuple[float, float] | None:
-        if self.gathered.weights is None:
-            return None
-        columns = self.gathered.columns
-        sums = {"weight": 0.0, "theta_weight": 0.0}
-        for block in range(self.n_blocks):
-            for name in sums:
-                sums[name] += float(columns[name].read(*self.rows_of_block(block)).sum())
-        n = self.gathered.n_training
-        return _positive(sums["weight"] / n, sums["theta_weight"] / n)
 
     @torch.no_grad()
     def _encoded(self, encoder: Encoder, resting: Mapping[str, Tensor]) -> Column:
@@ -255,11 +241,24 @@ def _fill(buffer: TrainingBatch, place: int, part: TrainingBatch | None) -> None
             target[place : place + len(values)] = values
 
 
-def _positive(*means: float) -> tuple[float, float]:
-    if not min(means) > 0:
+def _weight_means(columns: Mapping[str, Column]) -> tuple[float, float] | None:
+    """Return the means of both kinds of weights on one side of the split, None without them.
+
+    Raises:
+        TrainingError: they are not positive.
+    """
+    if "weight" not in columns:
+        return None
+    n = columns["weight"].shape[0]
+    parts = [(start, min(start + ENCODING_ROWS, n)) for start in range(0, n, ENCODING_ROWS)]
+    weight, theta_weight = (
+        math.fsum(float(columns[name].read(*part).sum()) for part in parts) / n
+        for name in ("weight", "theta_weight")
+    )
+    if not min(weight, theta_weight) > 0:
         message = (
-            f"the weights on one side of the split have the mean {min(means):.3g}, expected a "
-            "positive one; take more events"
+            f"the weights of {n} events on one side of the split have the means {weight:.3g} and "
+            f"(of theta) {theta_weight:.3g}, expected positive ones; take more events"
         )
         raise TrainingError(message)
-    return means[0], means[1]
+    return weight, theta_weight
