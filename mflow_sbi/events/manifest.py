@@ -6,7 +6,8 @@
                  ...}, ...], ...}
 
 `shards` are the finished ones, named relative to the manifest's folder; there are `n_shards` of
-them when the campaign is complete.  What else is in it is for who wrote it (`python -m
+them when the campaign is complete.  `events` are those simulated; where the simulator selects, the
+files have fewer.  What else is in it is for who wrote it (`python -m
 simulators.campaign`).  Sizes and sha256 are those of the bytes, and are checked at every reading.
 """
 
@@ -68,7 +69,10 @@ def read_manifest(path: str | PathLike[str], *, incomplete: bool = False) -> lis
         raise EventFileError(message)
     total = sum(shard.events for shard in shards)
     if len(shards) == n_shards and total != _whole(values, "events", path):
-        message = f"{path}: 'events' is {values['events']}, but the shards hold {total}; {_AGAIN}."
+        message = (
+            f"{path}: 'events' is {values['events']}, but those of the shards are {total}; "
+            f"{_AGAIN}."
+        )
         raise MetadataError(message)
     files = [path.parent / shard.file for shard in shards]
     for file, shard in zip(files, shards, strict=True):

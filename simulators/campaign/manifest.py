@@ -8,7 +8,8 @@
                  "made": {"seconds": 21.3, "machine": "node7", "attempts": 1}}, ...],
      "failures": {"shard_0007.root": "why"}}
 
-`shards` are the finished ones, in order: a campaign is complete when they are `n_shards`.
+`shards` are the finished ones, in order: a campaign is complete when they are `n_shards`.  Their
+`events` are those simulated: where a simulator selects, the file has fewer.
 `digest` is of the content, size and `sha256` of the bytes.  Apart from `made` and `sha256` (ROOT
 keeps time stamps) the manifest depends on nothing but the campaign.  It is written beside its
 name and renamed after every shard.
@@ -50,7 +51,7 @@ class ShardRecord:
 
     Attributes:
         file: Its name in the folder.
-        events: How many it holds.
+        events: How many were simulated.
         seed: It was made with.
         digest: sha256 of its content.
         size: In bytes.

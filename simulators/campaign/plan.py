@@ -20,7 +20,7 @@ class Shard:
 
     Attributes:
         file: Its name in the campaign's folder.
-        events: How many it holds.
+        events: How many are simulated; fewer may pass the simulator's selection.
         seed: Of the simulator.
     """
 

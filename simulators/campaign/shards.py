@@ -11,7 +11,7 @@ from pathlib import Path
 from simulators.campaign.digests import byte_digest, content_digest
 from simulators.campaign.manifest import Made, ShardRecord, versions
 from simulators.campaign.plan import Campaign, Shard
-from simulators.errors import OutputError
+from simulators.errors import InvalidRequest, OutputError
 
 __all__ = ["UNFINISHED", "FinishedShard", "ShardTask", "check_command", "make_shard"]
 
@@ -40,11 +40,17 @@ def check_command(campaign: Campaign, folder: Path) -> None:
     """Refuse before the work a command that the simulators do not understand.
 
     Raises:
-        InvalidRequest: An unknown simulator, option or value, or one without events and seed.
+        InvalidRequest: An unknown simulator, option or value, one without events and seed, or an
+            option that names a file: all shards would read or write the same one.
     """
     from simulators.__main__ import _parser
 
-    _parser().parse_args(campaign.words_of(campaign.shards[0], folder))
+    options = vars(_parser().parse_args(campaign.words_of(campaign.shards[0], folder)))
+    shared = [name for name, value in options.items() if isinstance(value, Path) and name != "out"]
+    if shared:
+        option = f"--{shared[0].replace('_', '-')}"
+        msg = f"{option}: all shards of the campaign would share that file; leave it out"
+        raise InvalidRequest(msg)
 
 
 def make_shard(task: ShardTask) -> FinishedShard:

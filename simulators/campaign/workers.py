@@ -169,7 +169,7 @@ def local_client(n_workers: int | None) -> Iterator[Any]:
             threads_per_worker=1,
             processes=True,
             memory_limit=MEMORY_LIMIT // number,
-            dashboard_address=None,
+            dashboard_address=":0",
             silence_logs=logging.ERROR,
         ) as cluster,
         distributed.Client(cluster) as client,

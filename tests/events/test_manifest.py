@@ -127,7 +127,7 @@ MALFORMED = {
     "a later version": (_set("format_version", 2), "version 2"),
     "no number": (_set("n_shards", "3"), "n_shards"),
     "a boolean": (_set("n_shards", True), "n_shards"),  # noqa: FBT003
-    "other events": (_set("events", 13), "hold 12"),
+    "other events": (_set("events", 13), "are 12"),
     "no list": (_set("shards", {}), "expected a list"),
     "no size": (_of_first("size", None), r"shards\[0\]"),
     "another folder": (_of_first("file", "../shard_0000.root"), "beside the manifest"),

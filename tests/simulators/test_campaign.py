@@ -322,6 +322,13 @@ def test_bad_command_lines_are_one_line_and_make_no_folder(tmp_path, capsys, cha
     assert not (tmp_path / "c").exists()
 
 
+def test_shards_do_not_write_one_file(tmp_path):
+    command = ("wbf-chain", "--theta", "0", "0", "--keep-lhe", str(tmp_path / "all.lhe"))
+    with pytest.raises(InvalidRequest, match="--keep-lhe: all shards"):
+        run_campaign(Campaign(command, 4, 1, 2), tmp_path / "c", SerialWorkers())
+    assert not (tmp_path / "c").exists()
+
+
 def test_no_simulator_is_refused():
     with pytest.raises(InvalidRequest, match="no simulator"):
         Campaign((), 10, 1, 2)
