@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from simulators.chain.jagged import Jagged
 from simulators.errors import ChainError
 
-__all__ = ["BATCH", "Shower", "prepared_pythia", "pythia_seed", "stable_particles"]
+__all__ = ["BATCH", "Shower", "batches_of", "prepared_pythia", "pythia_seed", "stable_particles"]
 
 BATCH = 1000
 """Events that leave Pythia at a time; a batch of them takes about 50 MB."""
@@ -97,14 +97,22 @@ def stable_particles(
     Raises:
         ChainError: Pythia does not know a setting, does not start, or gives up a whole batch.
     """
-    pythia = prepared_pythia(path, shower)
+    yield from batches_of(prepared_pythia(path, shower), n_events, batch)
+
+
+def batches_of(
+    pythia: Any,  # noqa: ANN401 - a class of C++
+    n_events: int,
+    batch: int = BATCH,
+) -> Iterator[tuple[NDArray[np.int64], Jagged]]:
+    """`stable_particles` of a Pythia that has been prepared."""
     for start in range(0, n_events, batch):
         wanted = min(batch, n_events - start)
         rows, particles = _stable(pythia.nextBatch(wanted, "none"))
         if not rows.size:
             msg = (
-                f"Pythia made none of events {start} to {start + wanted - 1} of {path.name}; "
-                "is the colour flow of its partons complete?"
+                f"Pythia made none of the events {start} to {start + wanted - 1}; "
+                "is the colour flow of their partons complete?"
             )
             raise ChainError(msg)
         yield start + rows, particles

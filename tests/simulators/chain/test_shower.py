@@ -52,7 +52,7 @@ def test_batches_do_not_matter_and_seeds_do(lhe_file, showered):
 def test_unknown_settings_and_missing_events_are_refused(lhe_file):
     with pytest.raises(ChainError, match="does not know the setting 'Beams:colour"):
         next(stable_particles(lhe_file, 5, Shower(1, commands=("Beams:colour = red",))))
-    with pytest.raises(ChainError, match="made none of events 60 to 69"):
+    with pytest.raises(ChainError, match="made none of the events 60 to 69"):
         list(stable_particles(lhe_file, 70, Shower(1), batch=60))
 
 
