@@ -90,7 +90,7 @@ def _run(campaign: Campaign, folder: Path, workers: DaskWorkers) -> tuple[float,
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="How two workers scale.")
     parser.add_argument("--size", choices=tuple(SIZES), default="small")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
