@@ -98,7 +98,8 @@ class EventTree:
                 f"{start} to {stop}; expected {stop - start}. Write or copy the file again."
             )
             raise EventFileError(msg)
-        values = ak.to_numpy(flat).astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            values = ak.to_numpy(flat).astype(np.float64)
         n_bad = int(np.count_nonzero(~np.isfinite(values)))
         if n_bad:
             msg = (
@@ -181,6 +182,7 @@ _DAMAGE = (
     OSError,
     RecursionError,
     RuntimeError,
+    StopIteration,
     TypeError,
     ValueError,
 )

@@ -54,17 +54,9 @@ def open_hdf5(path: Path) -> Iterator[EventFile]:
     with damage_named(path, "its directory"):
         file: Any = h5py.File(path, "r")
     with file:
-        missing = [name for name in _NEEDED if name not in file]
-        if missing:
-            groups: list[str] = []
-            with damage_named(path, "its directory"):
-                file.visit(groups.append)
-            msg = (
-                f"{path}: no {listed(missing)} in this HDF5 file; expected an event file of "
-                f"MadMiner (after the analysis of its samples). It holds {listed(groups)}."
-            )
-            raise EventFileError(msg)
-        n_entries = _n_entries(path, file)
+        with damage_named(path, "its directory"):
+            _require_madminer(path, file)
+            n_entries = _n_entries(path, file)
         yield EventFile(
             path,
             kind="HDF5",
@@ -74,6 +66,18 @@ def open_hdf5(path: Path) -> Iterator[EventFile]:
             named=False,
             alone=True,
         )
+
+
+def _require_madminer(path: Path, file: Any) -> None:  # noqa: ANN401
+    missing = [name for name in _NEEDED if name not in file]
+    if missing:
+        groups: list[str] = []
+        file.visit(groups.append)
+        msg = (
+            f"{path}: no {listed(missing)} in this HDF5 file; expected an event file of "
+            f"MadMiner (after the analysis of its samples). It holds {listed(groups)}."
+        )
+        raise EventFileError(msg)
 
 
 def _n_entries(path: Path, file: Any) -> int:  # noqa: ANN401

@@ -12,6 +12,7 @@ from mflow_sbi.events.files import open_events
 from mflow_sbi.events.layouts import Layout
 from mflow_sbi.events.metadata import Benchmarks, EventMetadata, Parameter
 from mflow_sbi.events.particles import object_columns
+from mflow_sbi.events.paths import resolve_paths
 from mflow_sbi.events.plan import (
     ReadingPlan,
     choose_layout,
@@ -47,6 +48,7 @@ class FileSummary:
         tree: The tree that would be read, if one can be chosen.
         layout: "delphes", "nanoaod", "flat" or "declared", if a tree can be chosen.
         collections: Kinds of objects that are there, and what sentences may say of them.
+        n_files: How many the path means; a campaign's manifest means several.
         branches: Branches of that tree.
         missing: Branches that the layout asks for and the tree does not have.
         metadata: The record in the file; None for foreign or malformed ones.
@@ -62,6 +64,7 @@ class FileSummary:
     size: int
     trees: Mapping[str, int]
     kind: str = "ROOT"
+    n_files: int = 1
     tree: str | None = None
     layout: str | None = None
     collections: tuple[tuple[str, str], ...] = ()
@@ -85,6 +88,7 @@ class FileSummary:
         trees = ", ".join(f"{name} ({n:,} events)" for name, n in self.trees.items())
         rows = [
             ("file", str(self.path)),
+            *([("files", f"{self.n_files}, the first of them told")] if self.n_files > 1 else []),
             ("size", f"{self.size:,} bytes"),
             ("format", self.kind),
             ("trees", trees),
@@ -121,13 +125,15 @@ def inspect_file(
 ) -> FileSummary:
     """Return what `read_events`, called with the same arguments, finds in a file.
 
-    The whole file is read, so that counts and ranges are those of the events.
+    The whole file is read, so that counts and ranges are those of the events.  Of a campaign (its
+    manifest, or its folder) the first file is told, and the events of all.
 
     Raises:
         EventFileError: The path is not a readable event file with a tree; anything that is
             wrong inside is told in `problems`.
     """
     path = Path(path)
+    files = resolve_paths(path)
     asked: dict[str, Any] = {
         "tree": tree,
         "observables": observables if isinstance(observables, str | None) else [*observables],
@@ -138,10 +144,11 @@ def inspect_file(
         "benchmark_weights": benchmark_weights,
     }
     request = replace(ReadingRequest.of(**asked), theta=as_point(theta))
-    with open_events(path) as file:
+    with open_events(files[0]) as file:
         summary = {
             "path": path,
-            "size": path.stat().st_size,
+            "size": sum(one.stat().st_size for one in files),
+            "n_files": len(files),
             "trees": dict(file.trees),
             "kind": file.kind,
         }
@@ -153,7 +160,7 @@ def inspect_file(
             return FileSummary(**summary, metadata=record, problems=(str(error),))
         summary |= _planned(plan, record)
     try:
-        sample = read_events(path, **asked, theta=theta, progress=progress)
+        sample = read_events(files, **asked, theta=theta, progress=progress)
     except MflowSbiError as error:
         return FileSummary(**summary, problems=(str(error),))
     return FileSummary(**summary | _found(sample))

@@ -32,7 +32,7 @@ def open_parquet(path: Path) -> Iterator[EventFile]:
     """
     parquet = _pyarrow_parquet(path)
     with damage_named(path, "its footer"):
-        file = parquet.ParquetFile(path)
+        file = parquet.ParquetFile(path, page_checksum_verification=True)
     with file:
         yield EventFile(
             path,

@@ -9,7 +9,7 @@ import pytest
 import uproot
 
 from mflow_sbi.errors import EventFileError, MetadataError, MflowSbiError
-from mflow_sbi.events import read_events
+from mflow_sbi.events import inspect_file, read_events
 from mflow_sbi.events.manifest import read_manifest
 from mflow_sbi.events.paths import resolve_paths
 from mflow_sbi.run_files import file_digests
@@ -148,3 +148,12 @@ def test_what_is_no_json_or_not_there_is_refused(manifest, tmp_path):
         resolve_paths(manifest)
     with pytest.raises(MflowSbiError, match="cannot be read"):
         resolve_paths(tmp_path / "nothing.json")
+
+
+def test_a_campaign_is_inspected_as_one(manifest):
+    summary = inspect_file(manifest.parent, observables=["x0"])
+    assert summary.readable
+    assert summary.n_files == len(EVENTS)
+    assert summary.report is not None
+    assert summary.report.n_read == sum(EVENTS)
+    assert ("files", "3, the first of them told") in summary.rows()

@@ -17,6 +17,7 @@ from mflow_sbi.events import (
     SelectionReport,
     concatenate,
 )
+from mflow_sbi.events.sample import count_duplicates
 
 METADATA = EventMetadata(
     process="toy",
@@ -153,3 +154,14 @@ def test_absent_truth_is_named(name):
     bare = sample(theta=None)
     with pytest.raises(MissingReference, match="process 'toy' do not carry"):
         getattr(bare, f"require_{name}")()
+
+
+def test_duplicates_are_those_of_all_numbers():
+    rng = np.random.default_rng(4)
+    x = rng.integers(0, 3, (300, 2)).astype("f4") / np.float32(3)
+    theta = rng.integers(0, 2, (300, 1)).astype("f8")
+    for also in (None, theta):
+        rows = x if also is None else np.hstack([x, theta])
+        events = sample(x=x, theta=also, weight=None)
+        assert count_duplicates(events) == 300 - len(np.unique(rows, axis=0)) > 0
+    assert count_duplicates(sample(x=np.rint(3 * x), theta=None, weight=None)) == 0
