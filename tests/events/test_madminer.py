@@ -1,5 +1,7 @@
 """MadMiner files, written here as MadMiner writes them; files of any format, damaged."""
 
+from typing import Any
+
 import awkward as ak
 import h5py
 import numpy as np
@@ -78,7 +80,7 @@ def test_madminer_files_hold_the_whole_cross_section_each(tmp_path):
 def test_madminer_samples_of_several_benchmarks_are_put_together(tmp_path):
     sampled = np.repeat([0, 2, -1], 20)
     events = np.array([3000, 0, 1000])
-    changes = {
+    changes: dict[str, Any] = {
         "samples/sampling_benchmarks": sampled,
         "sample_summary/signal_events_per_benchmark": events,
         "benchmarks/is_nuisance": np.array([0, 1, 0]),
@@ -90,6 +92,7 @@ def test_madminer_samples_of_several_benchmarks_are_put_together(tmp_path):
     np.testing.assert_array_equal(events.x, x)
     expected = weights[:, [0, 2]] * share[:, None]
     np.testing.assert_allclose(events.require_benchmark_weight(), expected, rtol=1e-15)
+    assert events.weight is not None
     np.testing.assert_allclose(events.weight, expected[:, 1], rtol=1e-15)
     benchmarks = events.metadata.benchmarks
     assert benchmarks is not None
@@ -98,7 +101,8 @@ def test_madminer_samples_of_several_benchmarks_are_put_together(tmp_path):
     chunks = open_chunks(path, chunk_events=17)
     parts = [chunk.require_benchmark_weight() for chunk in chunks]
     np.testing.assert_allclose(np.concatenate(parts), expected, rtol=1e-15)
-    madminer_file(path, **changes | {"sample_summary/signal_events_per_benchmark": None})
+    changes["sample_summary/signal_events_per_benchmark"] = None
+    madminer_file(path, **changes)
     with pytest.raises(MetadataError, match="events of 2 samples, but sample_summary"):
         read_events(path)
 
@@ -183,7 +187,7 @@ def test_damage_never_leaks_an_error_of_another_library(tmp_path, name):
     """Random bytes anywhere: the file is refused by name, or what changed is a number."""
     path, rng, refused = tmp_path / name, np.random.default_rng(5), 0
     (madminer_file if name == "m.h5" else photons_in)(path)
-    asked = {} if name == "m.h5" else {"observables": ["(a[0]+a[1]).m"]}
+    asked: dict[str, Any] = {} if name == "m.h5" else {"observables": ["(a[0]+a[1]).m"]}
     content = path.read_bytes()
     for attempt in range(80):
         damaged = bytearray(content)
