@@ -6,7 +6,7 @@ from functools import cached_property
 from hashlib import sha256
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from mflow_sbi.errors import EventDataError, MissingReference, ShapeError
 from mflow_sbi.events.merging import merge
@@ -19,7 +19,7 @@ from mflow_sbi.events.weights import (
 )
 from mflow_sbi.interfaces import Array
 
-__all__ = ["EventSample", "SelectionReport", "concatenate", "count_duplicates"]
+__all__ = ["EventSample", "SelectionReport", "concatenate", "count_duplicates", "row_hashes"]
 
 _ROWS = 16_384  # hashed at once
 _OPTIONAL = ("theta", "weight", "score", "components", "benchmark_weight")
@@ -341,6 +341,12 @@ def count_duplicates(sample: EventSample) -> int:
     """
     if len(sample) < 2 or (sample.x == np.rint(sample.x)).all():
         return 0
+    hashes = row_hashes(sample)
+    return len(hashes) - len(np.unique(hashes))
+
+
+def row_hashes(sample: EventSample) -> NDArray[np.uint64]:
+    """Return a hash of all numbers that an event carries, (N,)."""
     total = np.zeros(len(sample), dtype=np.uint64)
     rng = np.random.default_rng(0)
     for name in ("x", *_OPTIONAL):
@@ -350,4 +356,4 @@ def count_duplicates(sample: EventSample) -> int:
             for start in range(0, len(rows), _ROWS):
                 part = slice(start, start + _ROWS)
                 total[part] += (rows[part] ^ (rows[part] >> np.uint64(32))) @ odd
-    return len(total) - len(np.unique(total))
+    return total

@@ -35,7 +35,7 @@ from mflow_sbi.training.batches import generator_of
 from mflow_sbi.training.columns import Column, ColumnWriter
 from mflow_sbi.training.processes import ALONE, Processes
 from mflow_sbi.training.settings import FitSettings
-from mflow_sbi.training.totals import DrawnRows, EventDigest, Rows, WeightTotals
+from mflow_sbi.training.totals import DrawnRows, DuplicateCount, EventDigest, Rows, WeightTotals
 
 __all__ = [
     "HELD_OUT_ROWS",
@@ -229,6 +229,7 @@ class _Pass:
         self._share = min(settings.validation_fraction, HELD_OUT_ROWS / max(1, expected))
         self._drawn = DrawnRows(streaming.chunk_events, settings.seed)
         self._digest = EventDigest()
+        self._duplicates = DuplicateCount()
         self._sizes: list[int] = []
         self._weights = WeightTotals()
         self._ranges: list[Array] = []
@@ -258,6 +259,7 @@ class _Pass:
             )
             raise EventDataError(message)
         self._digest.add(rows)
+        self._duplicates.add(kept)
         self._drawn.add(rows)
         self._ranges.append(np.array([theta.min(axis=0), theta.max(axis=0)]))
         if kept.weight is not None:
@@ -303,7 +305,10 @@ class _Pass:
             EventDataError: weights that nothing can be trained on.
         """
         known = [report for report in self._reports if report is not None]
-        report = sum(known[1:], known[0]) if known else None
+        report = None
+        if known:
+            total = sum(known[1:], known[0])
+            report = replace(total, duplicates=self._duplicates.n_duplicates)
         weights = None if self._weights.are_equal else self._weights
         names = self._names
         if weights is None:

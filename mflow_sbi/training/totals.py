@@ -6,12 +6,14 @@ from hashlib import sha256
 from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mflow_sbi.events import EventMetadata
+from mflow_sbi.events import EventMetadata, EventSample
+from mflow_sbi.events.sample import row_hashes
 from mflow_sbi.events.weights import WeightSummary
 from mflow_sbi.interfaces import Array
 
-__all__ = ["DrawnRows", "EventDigest", "Rows", "WeightTotals"]
+__all__ = ["DrawnRows", "DuplicateCount", "EventDigest", "Rows", "WeightTotals"]
 
 Rows: TypeAlias = dict[str, Array]
 """Columns of the same events, by name."""
@@ -125,3 +127,39 @@ class DrawnRows:
             kept = keys <= np.partition(keys, self.limit - 1)[self.limit - 1]
             keys, joined = keys[kept], {name: values[kept] for name, values in joined.items()}
         self._keys, self.rows = keys, joined
+
+
+@dataclass
+class DuplicateCount:
+    """How many events repeat an earlier one in every number, in whichever chunk that was.
+
+    Events are told apart by hashes.  Of more events than the limit those of the smallest hashes
+    are counted, and stand for all: events that repeat each other are all counted or all not.
+
+    Args:
+        limit: hashes to keep, at most.
+    """
+
+    limit: int = 1 << 20
+    _hashes: NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, dtype=np.uint64))
+    _below: int = 1 << 64
+    _all_whole: bool = True
+
+    def add(self, events: EventSample) -> None:
+        """Take more events."""
+        self._all_whole &= bool((events.x == np.rint(events.x)).all())
+        hashes = row_hashes(events)
+        if self._below < 1 << 64:
+            hashes = hashes[hashes < np.uint64(self._below)]
+        self._hashes = np.concatenate([self._hashes, hashes])
+        while len(self._hashes) > self.limit:
+            self._below //= 2
+            self._hashes = self._hashes[self._hashes < np.uint64(self._below)]
+
+    @property
+    def n_duplicates(self) -> int:
+        """Their number; where all observables are whole numbers repetitions are natural: 0."""
+        if self._all_whole:
+            return 0
+        repeated = len(self._hashes) - len(np.unique(self._hashes))
+        return round(repeated * (1 << 64) / self._below)
