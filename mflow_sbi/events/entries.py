@@ -110,7 +110,9 @@ def _objects(
     dropped: dict[str, int] = {}
     for collection in plan.objects:
         branches, sentence = collection.branches, collection.selection
-        found, n_dropped = read_objects(plan.tree, branches, start, stop, sentence)
+        found, n_dropped = read_objects(
+            plan.tree, branches, start, stop, sentence, collection.further
+        )
         objects[branches.symbol] = found
         if sentence is not None:
             dropped[f"{branches.name} {sentence.text}"] = n_dropped
@@ -128,6 +130,8 @@ def _names(
     for collection in plan.objects:
         symbol = collection.branches.symbol
         names[symbol] = objects[symbol].leading(collection.n_needed, entries)
+        further = objects[symbol].leading_further(collection.n_needed, entries)
+        names |= {f"{symbol}.{name}": columns for name, columns in further.items()}
         names[f"n({symbol})"] = objects[symbol].counts[entries].astype(np.float64)
         names[f"sum_pt({symbol})"] = objects[symbol].sum_pt()[entries]
     if plan.missing is not None:
@@ -200,5 +204,5 @@ def _taken(value: Any, mask: NDArray[np.bool_]) -> Any:  # noqa: ANN401
         return value[mask]
     if isinstance(value, PlanarMomentum):
         return value.take(mask)
-    objects: tuple[FourMomentum, ...] = value
-    return tuple(momentum.take(mask) for momentum in objects)
+    objects: tuple[FourMomentum | Array, ...] = value
+    return tuple(one[mask] if isinstance(one, np.ndarray) else one.take(mask) for one in objects)

@@ -4,6 +4,7 @@ A sentence is built from
 
     a[0], j[1]              objects ordered by pT: the leading photon, the second jet
     a[0].pt                 their attributes e px py pz pt eta phi m; sums of them have the same
+    m[0].Charge             what else the file tells of an object, by the name of the branch
     met.pt                  missing transverse momentum: px py pt phi
     deltaphi(x, y)          of two of these, in [-pi, pi); deltaeta, deltar, mt (transverse mass)
     n(j), sum_pt(j)         number of objects, and sum of their pT, after the object selection
@@ -78,7 +79,7 @@ _COMPARE: dict[type[ast.cmpop], Callable] = {
 
 Namespace: TypeAlias = Mapping[str, Any]
 """What names stand for: `a` -> leading photons (FourMomentum, ...), `met` -> PlanarMomentum, a
-column name, `n(a)` and `sum_pt(a)` -> (N,)."""
+column name, `n(a)` and `sum_pt(a)` -> (N,), `a.Charge` -> one (N,) for each leading photon."""
 
 
 class Expression:
@@ -91,6 +92,7 @@ class Expression:
             only their number or the sum of their pT is.
         columns: Bare names used, in order of appearance.
         planar: Planar momenta used: "met".
+        further: Further attributes of objects, by symbol, e.g. {"m": ["Charge"]}.
 
     Raises:
         ExpressionError: Not a sentence of the language.
@@ -104,6 +106,7 @@ class Expression:
         self.objects: dict[str, int] = {}
         self.columns: list[str] = []
         self.planar: list[str] = []
+        self.further: dict[str, list[str]] = {}
         if len(text) > _LONGEST:
             self._refuse(f"it is longer than {_LONGEST} characters")
         try:
@@ -189,8 +192,7 @@ class Expression:
             case ast.Attribute(value=owner, attr=attr):
                 self._expect(owner, "momentum", f".{attr}")
                 if attr not in ATTRIBUTES:
-                    hint = nearest(attr, ATTRIBUTES)
-                    self._refuse(f"a four-momentum has no attribute {attr!r}{hint}")
+                    self._note_further(owner, attr)
                 return "number"
             case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
                 adds = isinstance(op, ast.Add)
@@ -248,6 +250,18 @@ class Expression:
             self._refuse(f"{name}() needs two momenta or two azimuths")
         return "number"
 
+    def _note_further(self, owner: ast.expr, attr: str) -> None:
+        """Note an attribute beside those of momenta: a branch of the collection, of one object."""
+        match owner:
+            case ast.Subscript(value=ast.Name(id=symbol)):
+                private, misspelt = attr.startswith("_"), attr.lower() in ATTRIBUTES
+                if not (private or misspelt):
+                    names = self.further.setdefault(symbol, [])
+                    names.extend([] if attr in names else [attr])
+                    return
+        hint = nearest(attr, ATTRIBUTES)
+        self._refuse(f"a four-momentum has no attribute {attr!r}{hint}")
+
     def _note_planar(self, name: str) -> None:
         self.planar.extend([] if name in self.planar else [name])
 
@@ -277,6 +291,11 @@ class Expression:
                 return names[name]
             case ast.Subscript(value=ast.Name(id=name), slice=ast.Constant(value=index)):
                 return names[name][index]
+            case ast.Attribute(
+                value=ast.Subscript(value=ast.Name(id=name), slice=ast.Constant(value=index)),
+                attr=attr,
+            ) if attr not in ATTRIBUTES:
+                return names[f"{name}.{attr}"][index]
             case ast.Attribute(value=owner, attr=attr):
                 return getattr(value(owner), attr)
             case ast.BinOp(left=left, op=op, right=right):

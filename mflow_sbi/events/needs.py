@@ -23,6 +23,7 @@ class Needs:
         observables: The columns of x.
         selections: Sentences that events must satisfy.
         objects: How many leading objects of each collection are needed, by symbol.
+        further: What else is asked of objects, by symbol.
         branches: Branches of one number per event that are needed.
         missing: Where missing transverse momentum is, if it is needed.
         collections: Collections that are needed, with what their objects must satisfy.
@@ -40,6 +41,7 @@ class Needs:
         record: EventMetadata | None,
     ) -> None:
         self.objects: dict[str, int] = {}
+        self.further: dict[str, dict[str, None]] = {}
         self.branches: dict[str, None] = {}
         self.missing: MissingBranches | None = None
         self._tree, self._layout = tree, layout
@@ -74,6 +76,9 @@ class Needs:
         if expression.planar:
             self._find_missing(text)
         self.branches.update(dict.fromkeys(expression.columns))
+        for symbol, names in expression.further.items():
+            self._require_further(text, symbol, names)
+            self.further.setdefault(symbol, {}).update(dict.fromkeys(names))
         for symbol, n_needed in expression.objects.items():
             self.objects[symbol] = max(self.objects.get(symbol, 0), n_needed)
         return expression
@@ -108,6 +113,17 @@ class Needs:
             msg = f"observable {observable.source!r} is the same for every event; leave it out."
             raise ExpressionError(msg)
         return observable
+
+    def _require_further(self, text: str, symbol: str, names: list[str]) -> None:
+        collection = next(c for c in self._layout.collections if c.symbol == symbol)
+        known = [*OBJECT_COLUMNS, *object_columns(collection, self._tree)]
+        for name in names:
+            if name not in known:
+                msg = (
+                    f"{text!r}: {collection.name}s have no attribute {name!r} here; they have "
+                    f"{listed(known, most=30)}.{nearest(name, known)}"
+                )
+                raise ExpressionError(msg)
 
     def _require_no_objects(self, text: str, expression: Expression) -> None:
         if expression.objects:

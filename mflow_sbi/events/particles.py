@@ -1,7 +1,7 @@
 """From jagged branches to the objects of each event, after looking at every number."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,17 +34,20 @@ class Objects:
         counts: Number of objects of each event, (N,).
         pt: Their transverse momenta, by which they are ordered.
         momenta: Their four-momenta.
+        further: What else is asked of them, by name.
     """
 
     counts: NDArray[np.int64]
     pt: Array
     momenta: FourMomentum
+    further: Mapping[str, Array] = field(default_factory=dict)
 
     def kept(self, mask: NDArray[np.bool_]) -> "Objects":
         """Return the objects of a mask over all of them."""
         events = np.repeat(np.arange(len(self.counts)), self.counts)
         counts = np.bincount(events[mask], minlength=len(self.counts)).astype(np.int64)
-        return Objects(counts, self.pt[mask], self.momenta.take(mask))
+        further = {name: column[mask] for name, column in self.further.items()}
+        return Objects(counts, self.pt[mask], self.momenta.take(mask), further)
 
     def leading(self, n: int, events: NDArray[np.intp]) -> tuple[FourMomentum, ...]:
         """Return the n objects of largest pT of each event, largest first.
@@ -53,6 +56,16 @@ class Objects:
             n: How many objects.
             events: Which events; all must have at least n.
         """
+        return tuple(self.momenta.take(which) for which in self._places(n, events))
+
+    def leading_further(self, n: int, events: NDArray[np.intp]) -> dict[str, tuple[Array, ...]]:
+        """Return what else is asked of these objects, by name."""
+        places = self._places(n, events)
+        return {
+            name: tuple(column[which] for which in places) for name, column in self.further.items()
+        }
+
+    def _places(self, n: int, events: NDArray[np.intp]) -> tuple[NDArray[np.intp], ...]:
         if n == 0:
             return ()
         first = (np.cumsum(self.counts) - self.counts)[events]
@@ -61,7 +74,7 @@ class Objects:
         place = first[:, None] + np.where(exists, np.arange(exists.shape[1]), 0)
         pt = np.where(exists, self.pt[place], -np.inf)
         order = np.argsort(-pt, axis=1, kind="stable")[:, :n] + first[:, None]
-        return tuple(self.momenta.take(which) for which in order.T)
+        return tuple(order.T)
 
     def sum_pt(self) -> Array:
         """Return the scalar sum of pT of each event, (N,)."""
@@ -76,6 +89,7 @@ def read_objects(
     start: int,
     stop: int,
     selection: Expression | None = None,
+    further: Sequence[str] = (),
 ) -> tuple[Objects, int]:
     """Return the objects of the events from `start` to `stop`, and how many were dropped.
 
@@ -85,6 +99,7 @@ def read_objects(
         start: First entry.
         stop: One past the last.
         selection: What objects must satisfy: a sentence of their columns.
+        further: What else is asked of them: names of branches without the prefix.
 
     Raises:
         EventFileError: A branch is missing or unreadable.
@@ -93,6 +108,8 @@ def read_objects(
     """
     reader = _Collection(tree, branches, start, stop)
     objects, columns = _cartesian(reader) if branches.cartesian else _polar(reader)
+    also = {name: reader.column(branches.prefix + name) for name in further}
+    objects = replace(objects, further=also)
     if selection is None:
         return objects, 0
     columns |= {

@@ -39,11 +39,13 @@ class CollectionPlan:
         branches: Where the objects are.
         n_needed: How many every event must have.
         selection: What objects must satisfy to count.
+        further: What else is asked of them, names of branches without the prefix.
     """
 
     branches: ObjectBranches
     n_needed: int
     selection: Expression | None
+    further: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -186,7 +188,12 @@ def plan_reading(file: EventFile, request: ReadingRequest) -> ReadingPlan:
         layout=layout,
         metadata=_at_point(metadata, point),
         objects=tuple(
-            CollectionPlan(collection, needs.objects[collection.symbol], sentence)
+            CollectionPlan(
+                collection,
+                needs.objects[collection.symbol],
+                sentence,
+                tuple(needs.further.get(collection.symbol, ())),
+            )
             for collection, sentence in needs.collections
         ),
         missing=needs.missing,

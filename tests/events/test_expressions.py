@@ -128,6 +128,8 @@ NOT_IN_THE_LANGUAGE = {
     "deltaphi.__globals__": "needs a momentum",
     "(lambda: 1)()": "not in the language",
     "a[0].__class__": "no attribute '__class__'",
+    "(a[0] + a[1]).Charge": "no attribute 'Charge'",
+    "a[0]._Charge": "no attribute '_Charge'",
     "a[0].Pt": "no attribute 'Pt' Did you mean 'pt'",
     "a[-1].pt": "not in the language",
     "a['0'].pt": "needs a number",
@@ -183,6 +185,7 @@ def test_any_text_is_a_sentence_or_refused(text):
 def test_what_a_sentence_needs():
     sentence = Expression("(a[0] + a[2]).m + j[1].pt + mjj")
     assert sentence.objects == {"a": 3, "j": 2}
+    assert Expression("m[1].Charge * m[0].Charge + m[0].pt").further == {"m": ["Charge"]}
     assert Expression("n(j) + sum_pt(a) + a[0].pt").objects == {"j": 0, "a": 1}
     assert Expression("mt(a[0], met) + met.pt").planar == ["met"]
     assert sentence.columns == ["mjj"]

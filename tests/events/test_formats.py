@@ -11,6 +11,7 @@ import pytest
 from mflow_sbi.errors import (
     EventDataError,
     EventFileError,
+    ExpressionError,
     MetadataError,
 )
 from mflow_sbi.events import (
@@ -153,6 +154,31 @@ def test_events_without_objects_are_zero_where_sentences_only_count_them(delphes
     np.testing.assert_array_equal(events.column("n(a)"), ak.num(delphes["Photon.PT"]))
     expected = ak.sum(ak.values_astype(delphes["Photon.PT"], "f8"), axis=1)
     np.testing.assert_allclose(events.column("sum_pt(a)"), expected, rtol=1e-12)
+
+
+def test_what_else_the_file_tells_of_objects(delphes_file, delphes):
+    events = read_events(
+        delphes_file,
+        observables=["e[0].Charge * e[1].Charge", "e[0].pt", "a[0].IsolationVar"],
+        selection=["e[0].Charge != e[1].Charge", "a[0].IsolationVar < 0.2"],
+        objects={"e": "pt > 12"},
+    )
+    rows = []
+    for i in range(N):
+        electrons = sorted(
+            zip(delphes["Electron.PT"][i], delphes["Electron.Charge"][i], strict=True)
+        )[::-1]
+        electrons = [(pt, charge) for pt, charge in electrons if pt > 12]
+        photons = sorted(
+            zip(delphes["Photon.PT"][i], delphes["Photon.IsolationVar"][i], strict=True)
+        )[::-1]
+        opposite = len(electrons) > 1 and electrons[0][1] != electrons[1][1]
+        if opposite and photons and photons[0][1] < 0.2:
+            rows.append([-1, electrons[0][0], photons[0][1]])
+    assert len(rows) > 5
+    np.testing.assert_allclose(events.x, rows, rtol=1e-7)
+    with pytest.raises(ExpressionError, match="electrons have no attribute 'Charg'.*'Charge'"):
+        read_events(delphes_file, observables=["e[0].Charg"])
 
 
 def parquet_table(branches, *, records):
