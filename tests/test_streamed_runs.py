@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,8 @@ from mflow_sbi.recipes import RECIPES, load_surrogate, train
 from mflow_sbi.run_training import train_run
 from mflow_sbi.streamed_training import train_streamed
 from mflow_sbi.training import FitSettings, StreamingSettings
+
+from .training.curves import SomeChunks
 
 TRAIN = Path(__file__).parents[1] / "data" / "wbf_tuned_train_small.root"
 FLOW = {"layers": 1, "hidden": 8, "bins": 4}
@@ -81,6 +84,27 @@ def test_every_recipe_that_streams_trains_on_chunks_as_in_memory(case: str):
     assert torch.equal(_tensors(got.surrogate), _tensors(expected.surrogate))
     assert [r.validation for r in got.history] == [r.validation for r in expected.history]
     assert got.surrogate.record.metadata.parameters == sample.metadata.parameters
+
+
+@pytest.mark.parametrize("case", ["af, morphing", "af, residual", "nre"])
+def test_signed_weights_stream_as_in_memory(case: str):
+    name, options = CASES[case]
+    recipe = RECIPES[name]
+    short: dict[str, object] = {"epochs": 1, "batch_size": 250}
+    schedule = recipe.schedule_for(recipe.parse_options(options))
+    schedule = schedule.with_phases(**dict.fromkeys(schedule.phase_names, short))
+    rng = np.random.default_rng(1)
+    weight = rng.uniform(0.5, 1.5, 1000) * np.where(rng.random(1000) < 0.1, -1.0, 1.0)
+    sample = replace(read_events(TRAIN, max_events=1000), weight=weight)
+    known = {"options": options, "schedule": schedule, "settings": FitSettings(seed=2)}
+    expected = train(sample, name, **known)
+    streaming = StreamingSettings(1000, 1)
+    got = train_streamed(SomeChunks(sample, 1000), name, streaming=streaming, **known)
+    assert torch.allclose(_tensors(got.surrogate), _tensors(expected.surrogate), atol=1e-4)
+    assert got.surrogate.record.notes == expected.surrogate.record.notes
+    several = train_streamed(SomeChunks(sample, 250), name, streaming=streaming, **known)
+    assert got.history[-1].validation != several.history[-1].validation
+    assert abs(got.history[-1].validation - several.history[-1].validation) < 1.0
 
 
 @pytest.mark.parametrize("recipe", sorted(name for name, r in RECIPES.items() if not r.streams))

@@ -124,6 +124,7 @@ class _Run:
             if cycle == 0:
                 for part in phase.trains:
                     self.surrogate.prepare(part, self.source.preparing())
+            self.processes.take_from_first(self.surrogate.state_dict().values())
             state.best, state.best_tensors = NEVER, None
             state.epochs_since_best = 0
         return state
@@ -249,7 +250,6 @@ def fit(
         events = InMemoryEvents.split(events, settings)
     run = _Run(surrogate, schedule, settings, events, checkpoint_folder, [], {})
     run.resume()
-    settings.processes.take_from_first(surrogate.state_dict().values())
     for cycle in range(schedule.cycles):
         for phase in schedule.phases:
             if not run.is_past(phase, cycle):

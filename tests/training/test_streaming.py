@@ -112,7 +112,7 @@ def test_events_that_fit_the_buffer_train_as_those_in_memory_bit_for_bit():
 
 
 def test_many_buffers_learn_as_much_as_events_in_memory():
-    sample, schedule, test = curve_sample(3000), curve_schedule(5), told(curve_sample(2000, 9))
+    sample, schedule, test = curve_sample(2000), curve_schedule(4), told(curve_sample(1000, 9))
     surrogate = small_mflow()
     fit(surrogate, told(sample), schedule, SETTINGS)
     streamed, _ = _trained(sample, 300, StreamingSettings(300, 2), schedule=schedule)
@@ -127,7 +127,7 @@ class _CutError(Exception):
     pass
 
 
-@pytest.mark.parametrize("cut_after", [1, 3, 5])
+@pytest.mark.parametrize("cut_after", [1, 5])
 def test_a_streamed_run_that_was_cut_resumes_bit_for_bit(tmp_path: Path, cut_after: int):
     sample, schedule = curve_sample(900), curve_schedule()
     whole, expected = _trained(sample, 150, SMALL_BUFFER, schedule=schedule)
