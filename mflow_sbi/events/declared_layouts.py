@@ -14,7 +14,7 @@ from dataclasses import fields
 from typing import Any
 
 from mflow_sbi.errors import EventFileError
-from mflow_sbi.events.layouts import LAYOUTS, Layout, MissingBranches, ObjectBranches
+from mflow_sbi.events.layouts import LAYOUTS, LEPTONS, Layout, MissingBranches, ObjectBranches
 from mflow_sbi.events.wording import listed, nearest
 
 __all__ = ["as_layout", "declared_layout"]
@@ -64,6 +64,7 @@ def declared_layout(declaration: Mapping[str, Any]) -> Layout:
         collections=tuple(_collection(str(symbol), keys) for symbol, keys in objects.items()),
         weights=(str(weight),) if weight else (),
         missing=(_missing(met),) if met else (),
+        unions=(LEPTONS,) if {"e", "m"} <= set(objects) and "l" not in objects else (),
         requires_weight=bool(weight),
     )
 

@@ -70,10 +70,10 @@ def read_entries(plan: ReadingPlan, start: int, stop: int) -> KeptEvents:
         EventDataError: Numbers that are not finite or not physical, branches of unequal lengths.
     """
     reasons = np.zeros(stop - start, dtype=np.intp)
-    needed = [c for c in plan.objects if c.n_needed]
+    needed = [c for c in (*plan.objects, *plan.unions) if c.n_needed]
     objects, dropped = _objects(plan, start, stop)
     for reason, collection in enumerate(needed, start=1):
-        counts = objects[collection.branches.symbol].counts
+        counts = objects[collection.symbol].counts
         reasons[(reasons == 0) & (counts < collection.n_needed)] = reason
     entries = np.flatnonzero(reasons == 0)
     names = _names(plan, objects, entries, (start, stop))
@@ -83,7 +83,7 @@ def read_entries(plan: ReadingPlan, start: int, stop: int) -> KeptEvents:
         entries = entries[passes]
         names = {name: _taken(value, passes) for name, value in names.items()}
     truth = {name: array[entries] for name, array in _truth(plan, start, stop).items()}
-    few = [f"fewer than {counted(c.n_needed, c.branches.name)}" for c in needed]
+    few = [f"fewer than {counted(c.n_needed, c.name)}" for c in needed]
     return KeptEvents(
         entries,
         reasons,
@@ -116,6 +116,9 @@ def _objects(
         objects[branches.symbol] = found
         if sentence is not None:
             dropped[f"{branches.name} {sentence.text}"] = n_dropped
+    for union in plan.unions:
+        parts = [objects[part] for part in union.union.parts]
+        objects[union.symbol] = Objects.together(parts)
     return objects, dropped
 
 
@@ -127,8 +130,8 @@ def _names(
 ) -> dict[str, Any]:
     """Return what the names of sentences stand for, in the events at `entries` of a range."""
     names: dict[str, Any] = {}
-    for collection in plan.objects:
-        symbol = collection.branches.symbol
+    for collection in (*plan.objects, *plan.unions):
+        symbol = collection.symbol
         names[symbol] = objects[symbol].leading(collection.n_needed, entries)
         further = objects[symbol].leading_further(collection.n_needed, entries)
         names |= {f"{symbol}.{name}": columns for name, columns in further.items()}

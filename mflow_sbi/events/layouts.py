@@ -11,6 +11,7 @@ __all__ = [
     "Layout",
     "MissingBranches",
     "ObjectBranches",
+    "ObjectUnion",
     "recognise",
 ]
 
@@ -70,6 +71,24 @@ class ObjectBranches:
 
 
 @dataclass(frozen=True)
+class ObjectUnion:
+    """Objects of several collections taken together, ordered by pT: leptons, e.g.
+
+    Attributes:
+        symbol: What they are called in expressions.
+        name: What they are called in messages.
+        parts: Symbols of the collections.
+    """
+
+    symbol: str
+    name: str
+    parts: tuple[str, ...]
+
+
+LEPTONS = ObjectUnion("l", "lepton", ("e", "m"))
+
+
+@dataclass(frozen=True)
 class MissingBranches:
     """Branches of missing transverse momentum, (pT, phi) or (px, py): one number per event."""
 
@@ -96,6 +115,7 @@ class Layout:
         weights: Branches that may hold the event weight; the first that exists is used.
         missing: Where missing transverse momentum may be; the first that exists is used.
         relative: Beginnings of the names of weights that are relative to the event weight.
+        unions: Collections that may be taken together.
         requires_weight: Whether a file without these weights is refused.
     """
 
@@ -105,7 +125,13 @@ class Layout:
     weights: tuple[str, ...]
     missing: tuple[MissingBranches, ...] = ()
     relative: tuple[str, ...] = ()
+    unions: tuple[ObjectUnion, ...] = ()
     requires_weight: bool = False
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """What sentences may call objects."""
+        return tuple(one.symbol for one in (*self.collections, *self.unions))
 
     def missing_in(self, branches: Names[str]) -> MissingBranches | None:
         """Return where missing transverse momentum is in a tree of these branches."""
@@ -138,6 +164,7 @@ DELPHES = Layout(
     ),
     weights=("Event.Weight",),
     missing=(MissingBranches(pt="MissingET.MET", phi="MissingET.Phi"),),
+    unions=(LEPTONS,),
 )
 """The output of Delphes, and of the simulators of this project."""
 
@@ -156,6 +183,7 @@ NANOAOD = Layout(
         MissingBranches(pt=f"{name}_pt", phi=f"{name}_phi") for name in ("MET", "PuppiMET")
     ),
     relative=("LHE", "PSWeight"),
+    unions=(LEPTONS,),
 )
 """CMS NanoAOD. Weights LHE... and PSWeight are ratios to the nominal weight, genWeight."""
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from mflow_sbi.errors import EventFileError, ExpressionError
 from mflow_sbi.events.columns import EventTree
 from mflow_sbi.events.expressions import Expression
-from mflow_sbi.events.layouts import Layout, MissingBranches, ObjectBranches
+from mflow_sbi.events.layouts import Layout, MissingBranches, ObjectBranches, ObjectUnion
 from mflow_sbi.events.metadata import EventMetadata
 from mflow_sbi.events.observables import WBF_OBSERVABLES, Observable
 from mflow_sbi.events.particles import OBJECT_COLUMNS, object_columns
@@ -53,6 +53,11 @@ class Needs:
         self.collections = tuple(self._selected(dict(request.objects)))
 
     @property
+    def unions(self) -> tuple[ObjectUnion, ...]:
+        """Collections taken together that are needed."""
+        return tuple(union for union in self._layout.unions if union.symbol in self.objects)
+
+    @property
     def all_branches(self) -> Iterator[str]:
         """Every branch that is needed."""
         for collection, _ in self.collections:
@@ -61,7 +66,7 @@ class Needs:
 
     def sentence(self, text: str) -> Expression:
         """Return the parsed text, its needs noted."""
-        symbols = [collection.symbol for collection in self._layout.collections]
+        symbols = self._layout.symbols
         try:
             expression = Expression(text)
         except ExpressionError:
@@ -115,7 +120,10 @@ class Needs:
         return observable
 
     def _require_further(self, text: str, symbol: str, names: list[str]) -> None:
-        collection = next(c for c in self._layout.collections if c.symbol == symbol)
+        collection = next((c for c in self._layout.collections if c.symbol == symbol), None)
+        if collection is None:
+            msg = f"{text!r}: {symbol}[...] are of several collections; expected momenta only."
+            raise ExpressionError(msg)
         known = [*OBJECT_COLUMNS, *object_columns(collection, self._tree)]
         for name in names:
             if name not in known:
@@ -154,8 +162,9 @@ class Needs:
                     f"objects: no objects {symbol!r} here; this layout provides {listed(symbols)}."
                 )
                 raise ExpressionError(msg)
+        parts = {part for union in self.unions for part in union.parts}
         for collection in self._layout.collections:
-            if collection.symbol in self.objects:
+            if collection.symbol in {*self.objects, *parts}:
                 text = sentences.get(collection.symbol)
                 yield collection, None if text is None else self._of_objects(collection, text)
 

@@ -76,6 +76,19 @@ class Objects:
         order = np.argsort(-pt, axis=1, kind="stable")[:, :n] + first[:, None]
         return tuple(order.T)
 
+    @classmethod
+    def together(cls, parts: Sequence["Objects"]) -> "Objects":
+        """Return the objects of several collections as one; what else they have is left out."""
+        events = [np.repeat(np.arange(len(p.counts)), p.counts) for p in parts]
+        order = np.argsort(np.concatenate(events), kind="stable")
+        columns = {
+            name: np.concatenate([getattr(part.momenta, name) for part in parts])[order]
+            for name in ("e", "px", "py", "pz")
+        }
+        counts = np.sum([part.counts for part in parts], axis=0)
+        pt = np.concatenate([part.pt for part in parts])[order]
+        return cls(counts, pt, FourMomentum(**columns))
+
     def sum_pt(self) -> Array:
         """Return the scalar sum of pT of each event, (N,)."""
         events = np.repeat(np.arange(len(self.counts)), self.counts)

@@ -12,6 +12,7 @@ from mflow_sbi.events.layouts import (
     Layout,
     MissingBranches,
     ObjectBranches,
+    ObjectUnion,
     recognise,
 )
 from mflow_sbi.events.metadata import EventMetadata, Parameter, ThetaSampling
@@ -22,6 +23,7 @@ from mflow_sbi.events.wording import counted, listed
 __all__ = [
     "CollectionPlan",
     "ReadingPlan",
+    "UnionPlan",
     "choose_layout",
     "choose_tree",
     "plan_reading",
@@ -47,6 +49,39 @@ class CollectionPlan:
     selection: Expression | None
     further: tuple[str, ...]
 
+    @property
+    def symbol(self) -> str:
+        """What the objects are called in sentences."""
+        return self.branches.symbol
+
+    @property
+    def name(self) -> str:
+        """What they are called in messages."""
+        return self.branches.name
+
+
+@dataclass(frozen=True)
+class UnionPlan:
+    """Collections to be taken together.
+
+    Attributes:
+        union: Which.
+        n_needed: How many objects every event must have.
+    """
+
+    union: ObjectUnion
+    n_needed: int
+
+    @property
+    def symbol(self) -> str:
+        """What the objects are called in sentences."""
+        return self.union.symbol
+
+    @property
+    def name(self) -> str:
+        """What they are called in messages."""
+        return self.union.name
+
 
 @dataclass(frozen=True)
 class ReadingPlan:
@@ -57,6 +92,7 @@ class ReadingPlan:
         layout: How its events are stored.
         metadata: The record of the resulting sample, observables included.
         objects: Collections needed.
+        unions: Collections needed together.
         missing: Where missing transverse momentum is, if it is needed.
         columns: Branches of one number per event needed by observables and selections.
         selections: Sentences every event must satisfy, applied in order.
@@ -72,6 +108,7 @@ class ReadingPlan:
     layout: Layout
     metadata: EventMetadata
     objects: tuple[CollectionPlan, ...]
+    unions: tuple[UnionPlan, ...]
     missing: MissingBranches | None
     columns: tuple[str, ...]
     selections: tuple[Expression, ...]
@@ -190,12 +227,13 @@ def plan_reading(file: EventFile, request: ReadingRequest) -> ReadingPlan:
         objects=tuple(
             CollectionPlan(
                 collection,
-                needs.objects[collection.symbol],
+                needs.objects.get(collection.symbol, 0),
                 sentence,
                 tuple(needs.further.get(collection.symbol, ())),
             )
             for collection, sentence in needs.collections
         ),
+        unions=tuple(UnionPlan(union, needs.objects[union.symbol]) for union in needs.unions),
         missing=needs.missing,
         columns=tuple(needs.branches),
         selections=needs.selections,

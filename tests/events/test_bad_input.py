@@ -291,7 +291,7 @@ TABLE = {
     ),
     # requests
     "objects that are not there": refused(
-        ExpressionError, "no objects 'l' here", lambda b: b.good(), {"observables": ["l[0].pt"]}
+        ExpressionError, "no objects 'b' here", lambda b: b.good(), {"observables": ["b[0].pt"]}
     ),
     "injection": refused(
         ExpressionError,

@@ -181,6 +181,37 @@ def test_what_else_the_file_tells_of_objects(delphes_file, delphes):
         read_events(delphes_file, observables=["e[0].Charg"])
 
 
+def test_leptons_are_electrons_and_muons_together(delphes_file, delphes):
+    events = read_events(
+        delphes_file,
+        observables=["(l[0] + l[1]).m", "l[1].pt", "n(l)", "sum_pt(l)", "n(e)"],
+        objects={"m": "IsolationVar < 0.2"},
+    )
+    rows = []
+    for i in range(N):
+        found = [(pt, ELECTRON_MASS, k) for k, pt in enumerate(delphes["Electron.PT"][i])]
+        isolated = delphes["Muon.IsolationVar"][i] < 0.2
+        found += [(pt, MUON_MASS, k) for k, pt in enumerate(delphes["Muon.PT"][i]) if isolated[k]]
+        found.sort(reverse=True)
+        if len(found) < 2:
+            continue
+        total = np.zeros(4)
+        for pt, mass, k in found[:2]:
+            prefix = "Electron" if mass == ELECTRON_MASS else "Muon"
+            eta, phi = (float(delphes[f"{prefix}.{name}"][i][k]) for name in ("Eta", "Phi"))
+            p = np.array([pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta)])
+            total += [np.sqrt((p**2).sum() + mass**2), *p]
+        mass = np.sqrt(total[0] ** 2 - (total[1:] ** 2).sum())
+        n_electrons = len(delphes["Electron.PT"][i])
+        pts = [pt for pt, _, _ in found]
+        rows.append([mass, pts[1], len(found), np.sum(pts, dtype="f8"), n_electrons])
+    np.testing.assert_allclose(events.x, rows, rtol=1e-6)
+    assert events.report is not None
+    assert list(events.report.dropped) == ["fewer than 2 leptons"]
+    with pytest.raises(ExpressionError, match="are of several collections"):
+        read_events(delphes_file, observables=["l[0].Charge"])
+
+
 def parquet_table(branches, *, records):
     """Columns "Photon.PT", or lists of records with a field PT."""
     if not records:

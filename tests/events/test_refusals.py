@@ -198,7 +198,7 @@ def test_broken_records(tmp_path, branches_of, record_of, write, case):
 
 BAD_REQUESTS = {
     "tree": ({"tree": "Delphse"}, EventFileError, "no TTree 'Delphse'.*Did you mean 'Delphes'"),
-    "observable": ({"observables": ["l[0].pt"]}, ExpressionError, "no objects 'l'.*'a', 'j'"),
+    "observable": ({"observables": ["b[0].pt"]}, ExpressionError, "no objects 'b'.*'a', 'j'"),
     "name": ({"observables": ["m_ab"]}, ExpressionError, "no column 'm_ab'"),
     "momentum": ({"observables": ["a[0]"]}, ExpressionError, "is a momentum; expected a number"),
     "one string": ({"observables": "m_aa"}, ExpressionError, "is one string"),
