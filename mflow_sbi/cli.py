@@ -157,20 +157,23 @@ def infer(
         bool, typer.Option("--recalibrated", help="Apply what calibrate --recalibrate fitted.")
     ] = False,
     output: Output = None,
+    cluster: Cluster = None,
 ) -> None:
     """Sample the posterior given observed events: posterior.nc, corner plot, intervals."""
     terminal, settings = Terminal(), analysis_of(analysis)
     folder = output_folder(runs, output, settings)
-    posterior = infer_run(
-        runs,
-        observed,
-        terminal,
-        analysis=settings,
-        policy=ObservationPolicy(exclude=exclude_outside, refuse=strict),
-        output=folder,
-        resume=resume,
-        apply_recalibration=recalibrated,
-    )
+    with open_cluster(cluster) as tasks:
+        posterior = infer_run(
+            runs,
+            observed,
+            terminal,
+            analysis=settings,
+            policy=ObservationPolicy(exclude=exclude_outside, refuse=strict),
+            output=folder,
+            resume=resume,
+            apply_recalibration=recalibrated,
+            tasks=tasks,
+        )
     terminal.table("posterior", SUMMARY_HEADER, summary_cells(posterior))
     terminal.say(f"draws: {folder / 'posterior.nc'}")
     if not diagnostics_of(posterior).converged:

@@ -1,15 +1,18 @@
 """Posteriors of trained runs given observed events: draws, a corner plot, a table."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mflow_sbi import plots
 from mflow_sbi.analysis import AnalysisConfig
+from mflow_sbi.cluster import SerialMap, TaskMap
 from mflow_sbi.errors import ConfigurationError
 from mflow_sbi.inference import (
     EmceeSampler,
     InferenceData,
+    ModelSource,
     RecordedPrior,
     Sampler,
     draws_of,
@@ -18,10 +21,10 @@ from mflow_sbi.inference import (
     summarise,
     verdict_on,
 )
-from mflow_sbi.interfaces import Likelihood, Quiet, Reporter
+from mflow_sbi.interfaces import Likelihood, Progress, Quiet, Reporter
 from mflow_sbi.run_files import POSTERIOR, file_digests
 from mflow_sbi.run_observation import ObservationPolicy, Observed, observe
-from mflow_sbi.run_recalibration import read_recalibration, recalibrated
+from mflow_sbi.run_recalibration import Recalibration, read_recalibration, recalibrated
 from mflow_sbi.trained_runs import Folders, output_folder
 
 __all__ = [
@@ -46,16 +49,23 @@ def infer_with(
     reporter: Reporter,
     records: Mapping[str, Any] | None = None,
     chain_file: Path | None = None,
+    elsewhere: "Elsewhere | None" = None,
 ) -> InferenceData:
     """Sample the posterior of a likelihood, save it, tell convergence.
 
-    With a chain file emcee keeps its steps there, and goes on from those that it finds.
+    With a chain file emcee keeps its steps there, and goes on from those that it finds.  Elsewhere
+    emcee's ensembles are walked at once.
 
     Raises:
-        ConfigurationError: a chain file for a sampler that keeps none.
+        ConfigurationError: a chain file or a place elsewhere for a sampler other than emcee, or
+            both.
     """
     with reporter.task(f"sampling the posterior ({title})") as progress:
-        if chain_file is None:
+        if elsewhere is not None:
+            posterior = elsewhere.sample(
+                likelihood, prior, sampler, seed, chain_file, progress, records
+            )
+        elif chain_file is None:
             posterior = sample_posterior(likelihood, prior, sampler, seed, progress, records)
         elif isinstance(sampler, EmceeSampler):
             posterior = sampler.sample_resumably(
@@ -75,6 +85,55 @@ def infer_with(
     return posterior
 
 
+@dataclass(frozen=True, eq=False)
+class _ModelOfRun:
+    """What a worker makes its likelihood and prior from: files, by their names."""
+
+    folders: tuple[Path, ...]
+    observed_paths: str | Sequence[str]
+    analysis: AnalysisConfig
+    policy: ObservationPolicy | None
+    recalibration: Recalibration | None
+
+    def __call__(self) -> tuple[Likelihood, RecordedPrior]:
+        """Return the likelihood and the prior of `infer_run`."""
+        run = observe(self.folders, self.observed_paths, Quiet(), self.analysis, self.policy)
+        model = run.model
+        if self.recalibration is not None:
+            model, _ = recalibrated(run, self.analysis, self.recalibration)
+        return model.likelihood, model.prior
+
+
+@dataclass(frozen=True, eq=False)
+class Elsewhere:
+    """Where emcee's ensembles are walked, and what makes the model there."""
+
+    source: ModelSource
+    tasks: TaskMap
+
+    def sample(
+        self,
+        likelihood: Likelihood,
+        prior: RecordedPrior,
+        sampler: Sampler,
+        seed: int,
+        chain_file: Path | None,
+        progress: Progress,
+        records: Mapping[str, Any] | None,
+    ) -> InferenceData:
+        """Return the posterior; see `EmceeSampler.sample_elsewhere`."""
+        if not isinstance(sampler, EmceeSampler) or chain_file is not None:
+            message = (
+                "--cluster: expected the sampler emcee without --resume, whose ensembles are "
+                f"independent, got {sampler.to_dict()['kind']}"
+                f"{' with --resume' if chain_file is not None else ''}"
+            )
+            raise ConfigurationError(message)
+        return sampler.sample_elsewhere(
+            likelihood, prior, seed, self.source, self.tasks, progress, records
+        )
+
+
 def infer_run(
     folders: Folders,
     observed_paths: str | Sequence[str],
@@ -85,6 +144,7 @@ def infer_run(
     output: Path | None = None,
     resume: bool = False,
     apply_recalibration: bool = False,
+    tasks: TaskMap | None = None,
 ) -> InferenceData:
     """Sample the posterior given observed events; writes `posterior.nc` and a corner plot.
 
@@ -99,6 +159,7 @@ def infer_run(
         resume: whether emcee keeps its steps there (`chain.h5`), and goes on from them.
         apply_recalibration: whether to divide the log likelihood by the temperature in the
             folder's `recalibration.json`; said in the posterior's attributes.
+        tasks: who walks emcee's ensembles; this process by default.
 
     Raises:
         ConfigurationError: an analysis that does not fit, or no `output` for several runs or
@@ -111,6 +172,7 @@ def infer_run(
     model, records = run.model, {**run.records, "observed_files": file_digests(observed_paths)}
     if analysis != AnalysisConfig():
         records["analysis"] = analysis.model_dump(mode="json", by_alias=True)
+    recalibration = None
     if apply_recalibration:
         recalibration = read_recalibration(folder)
         model, cautions = recalibrated(run, analysis, recalibration)
@@ -119,6 +181,11 @@ def infer_run(
             reporter.say(statement)
         if cautions:
             reporter.warn(f"recalibration: this observation has {', '.join(cautions)}")
+    elsewhere = None
+    if tasks is not None and not isinstance(tasks, SerialMap):
+        absolute = tuple(one.folder.absolute() for one in run.main.runs)
+        source = _ModelOfRun(absolute, observed_paths, analysis, policy, recalibration)
+        elsewhere = Elsewhere(source, tasks)
     posterior = infer_with(
         model.likelihood,
         model.prior,
@@ -129,6 +196,7 @@ def infer_run(
         reporter,
         records,
         folder / CHAIN if resume else None,
+        elsewhere,
     )
     _draw(run, posterior, folder)
     return posterior

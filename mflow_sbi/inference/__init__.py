@@ -10,7 +10,7 @@ from mflow_sbi.inference.exact import exact_likelihood, truth_of
 from mflow_sbi.inference.grid import Grid, GridPosterior, common_grid, grid_posterior
 from mflow_sbi.inference.grid_sampler import GridSampler
 from mflow_sbi.inference.likelihood import FlatLikelihood, MorphingLikelihood
-from mflow_sbi.inference.mcmc import EmceeSampler
+from mflow_sbi.inference.mcmc import EmceeSampler, ModelSource
 from mflow_sbi.inference.mixture import Component
 from mflow_sbi.inference.nested import NestedSampler
 from mflow_sbi.inference.nuts import NutsSampler
@@ -79,6 +79,7 @@ __all__ = [
     "LogNormalFactor",
     "LogNormalPrior",
     "LogUniformPrior",
+    "ModelSource",
     "MorphingLikelihood",
     "NestedSampler",
     "NormalPrior",

@@ -49,6 +49,13 @@ class EvaluationCount:
     points: int = 0
     outside_training_range: int = 0
 
+    def __add__(self, other: "EvaluationCount") -> "EvaluationCount":
+        """Return the evaluations of both."""
+        return EvaluationCount(
+            self.points + other.points,
+            self.outside_training_range + other.outside_training_range,
+        )
+
     def __sub__(self, earlier: "EvaluationCount") -> "EvaluationCount":
         """Return the evaluations made since an earlier count."""
         return EvaluationCount(

@@ -23,17 +23,19 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import emcee
 import numpy as np
-from emcee.backends import Backend, HDFBackend
+from emcee.backends import Backend
 from emcee.moves import DEMove, KDEMove, MHMove, Move, StretchMove, WalkMove
 
+from mflow_sbi.cluster import TaskMap
 from mflow_sbi.errors import ConfigurationError, SamplingError
+from mflow_sbi.inference.chain_file import ChainFile, FileBackend
 from mflow_sbi.inference.convergence import autocorrelation_time, chain_complaints
 from mflow_sbi.inference.exploration import Exploration, JumpDensity
-from mflow_sbi.inference.likelihood import ObservedData
+from mflow_sbi.inference.likelihood import EvaluationCount, ObservedData
 from mflow_sbi.inference.prior_fields import RecordedPrior
 from mflow_sbi.inference.result import Diagnostics, InferenceData, rank_r_hat
 from mflow_sbi.inference.sampling import (
@@ -44,14 +46,14 @@ from mflow_sbi.inference.sampling import (
 )
 from mflow_sbi.interfaces import Array, Likelihood, Progress
 
-__all__ = ["MOVES", "EmceeSampler"]
+__all__ = ["MOVES", "EmceeSampler", "ModelSource"]
+
+ModelSource: TypeAlias = Callable[[], tuple[Likelihood, RecordedPrior]]
+"""Gives likelihood and prior where it is called; pickled, it stays small."""
 
 _MIN_ACCEPTANCE = 0.05
+_PROBES = 4  # points at which likelihoods elsewhere must have their values here
 _EXPLORED_PER_WALKER = 64  # points per round; as many as in 16 steps of 4 ensembles
-_STEPS_PER_WRITING = 25
-_EXPLORED = ("points", "log_joint", "log_weights")  # as stored, in the order of `Exploration`
-_PROBES = 16  # stored points at which a resumed likelihood must have its stored values
-_SAME = 1e-5  # relative; networks in float32 on another number of threads differ by less
 
 
 def _jump_move(density: JumpDensity) -> Move:
@@ -175,13 +177,48 @@ class EmceeSampler:
             SamplingError: the file is of another posterior, seed or sampler, or cannot be read.
         """
         problem = self._problem(likelihood, prior)
-        file = _ChainFile(Path(chain_file))
+        file = ChainFile(Path(chain_file))
         exploration = file.exploration(problem, self._identity(problem, seed))
         if exploration is None:
             exploration = self._explore(problem, seed)
             file.begin(exploration, self._identity(problem, seed))
         backends = [file.backend(k) for k in range(self.ensembles)]
         return self._run(problem, exploration, backends, seed, progress, attributes)
+
+    def sample_elsewhere(
+        self,
+        likelihood: Likelihood,
+        prior: RecordedPrior,
+        seed: int,
+        source: ModelSource,
+        tasks: TaskMap,
+        progress: Progress | None = None,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> InferenceData:
+        """Return what `sample` does, bit for bit, each ensemble being a task of its own.
+
+        Args:
+            likelihood: as in `sample`.
+            prior: as in `sample`.
+            seed: as in `sample`.
+            source: gives the same likelihood and prior where a task is done.
+            tasks: who does them.
+            progress: called with (ensembles done, all ensembles).
+            attributes: as in `sample`.
+
+        Raises:
+            SamplingError: the source gives another likelihood or prior there.
+            ClusterError: workers died.
+        """
+        problem = self._problem(likelihood, prior)
+        exploration = self._explore(problem, seed)
+        known = (exploration.points, exploration.log_joint, exploration.log_weights)
+        identity = json.dumps(self._identity(problem, seed))
+        asked = [_Ensemble(self, source, known, seed, k, identity) for k in range(self.ensembles)]
+        walked = tasks.map(_walk, asked, progress)
+        spent = [count for _, count in walked if count is not None]
+        steps = [run for run, _ in walked]
+        return self._finish(problem.with_spent(spent), exploration, steps, seed, attributes)
 
     def _problem(self, likelihood: Likelihood, prior: RecordedPrior) -> Problem:
         problem = Problem(likelihood, prior)
@@ -233,8 +270,23 @@ class EmceeSampler:
                 tell(done_before + step, self.ensembles * total)
 
             self._advance(problem, exploration, seeds, backend, advance)
-            kept = (np.asarray(x)[:total] for x in (backend.get_chain(), backend.get_log_prob()))
-            runs.append(tuple(kept))
+            runs.append(self._steps_of(backend))
+        return self._finish(problem, exploration, runs, seed, attributes)
+
+    def _steps_of(self, backend: Backend) -> tuple[Array, Array]:
+        """Return the walkers and their log posterior at every step of an ensemble."""
+        total = self.burn_in + self.steps
+        return np.asarray(backend.get_chain())[:total], np.asarray(backend.get_log_prob())[:total]
+
+    def _finish(
+        self,
+        problem: Problem,
+        exploration: Exploration,
+        runs: Sequence[tuple[Array, Array]],
+        seed: int,
+        attributes: Mapping[str, Any] | None,
+    ) -> InferenceData:
+        """Return the posterior that the steps of all ensembles make."""
         points, log_joint = (np.stack(parts) for parts in zip(*runs, strict=True))
         before = max(self.burn_in - 1, 0)
         moved = np.any(np.diff(points[:, before:], axis=1) != 0, axis=-1).mean(axis=(1, 2))
@@ -277,96 +329,39 @@ class EmceeSampler:
             for step, _ in enumerate(steps, start=done + 1):
                 advance(step)
         finally:
-            if isinstance(backend, _FileBackend):
+            if isinstance(backend, FileBackend):
                 backend.write()
 
 
-class _FileBackend(HDFBackend):
-    """emcee's file of one ensemble, written every 25 steps: opening it at each one is slow."""
+@dataclass(frozen=True, eq=False)
+class _Ensemble:
+    """One ensemble to be walked elsewhere."""
 
-    def __init__(self, path: Path, ensemble: int) -> None:
-        super().__init__(str(path), name=f"ensemble_{ensemble}", dtype=np.float64)
-        self._waiting: list[tuple[Array, Array, Array]] = []
-        self._random: Sequence[Any] = ()
-
-    def save_step(self, state: emcee.State, accepted: Array) -> None:
-        """Keep a step, and write when enough have come together."""
-        self._waiting.append((np.array(state.coords), np.array(state.log_prob), accepted))
-        self._random = state.random_state or ()
-        if len(self._waiting) == _STEPS_PER_WRITING:
-            self.write()
-
-    def write(self) -> None:
-        """Write the steps that wait, the count of steps last."""
-        if not self._waiting:
-            return
-        points, log_joint, accepted = (np.stack(x) for x in zip(*self._waiting, strict=True))
-        with _opened(self, "a") as file:
-            group = file[self.name]
-            first = group.attrs["iteration"]
-            last = first + len(points)
-            group["chain"][first:last] = points
-            group["log_prob"][first:last] = log_joint
-            group["accepted"][:] += accepted.sum(axis=0)
-            for k, part in enumerate(self._random):
-                group.attrs[f"random_state_{k}"] = part
-            group.attrs["iteration"] = last
-        self._waiting = []
+    sampler: EmceeSampler
+    source: ModelSource
+    explored: tuple[Array, Array, Array]
+    seed: int
+    number: int
+    identity: str
 
 
-class _ChainFile:
-    """The HDF5 file of a chain: what it is of, its exploration, and a backend per ensemble."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._root = HDFBackend(str(path))
-
-    def backend(self, ensemble: int) -> Backend:
-        return _FileBackend(self._path, ensemble)
-
-    def begin(self, exploration: Exploration, identity: Mapping[str, Any]) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with _opened(self._root, "w") as file:
-            for name in _EXPLORED:
-                file[f"explored_{name}"] = getattr(exploration, name)
-            file.attrs["identity"] = json.dumps(identity)
-
-    def exploration(self, problem: Problem, identity: Mapping[str, Any]) -> Exploration | None:
-        """Return the exploration the chain began with; None if there is no file.
-
-        Raises:
-            SamplingError: the file is of something else.
-        """
-        if not self._path.exists():
-            return None
-        try:
-            with _opened(self._root, "r") as file:
-                stored: dict[str, Any] = json.loads(file.attrs["identity"])
-                explored = Exploration(
-                    problem.prior, *(file[f"explored_{name}"][:] for name in _EXPLORED)
-                )
-        except (OSError, KeyError, ValueError) as error:
-            message = (
-                f"{self._path}: expected a chain written by `sample_resumably`, cannot read it "
-                f"({error}); remove it, or choose another file"
-            )
-            raise SamplingError(message) from error
-        wanted = json.loads(json.dumps(identity))
-        other = [name for name in wanted if stored.get(name) != wanted[name]]
-        if not other:
-            now, then = problem.log_joint(explored.points[:_PROBES]), explored.log_joint[:_PROBES]
-            other = [] if np.allclose(now, then, rtol=_SAME, atol=_SAME) else ["likelihood"]
-        if other:
-            message = (
-                f"{self._path}: holds a chain of another {', '.join(other)}; remove it, or choose "
-                "another file"
-            )
-            raise SamplingError(message)
-        return explored
-
-
-def _opened(backend: HDFBackend, mode: str) -> Any:  # noqa: ANN401 (h5py's types are too wide)
-    return backend.open(mode)
+def _walk(asked: _Ensemble) -> tuple[tuple[Array, Array], EvaluationCount | None]:
+    """Return the steps of one ensemble, and how often the likelihood was asked."""
+    sampler, (likelihood, prior) = asked.sampler, asked.source()
+    problem = sampler._problem(likelihood, prior)  # noqa: SLF001
+    points, known = (part[:_PROBES] for part in asked.explored[:2])
+    same = json.dumps(sampler._identity(problem, asked.seed)) == asked.identity  # noqa: SLF001
+    if not same or not np.allclose(problem.log_joint(points), known, rtol=1e-5, atol=1e-5):
+        message = (
+            "ensembles elsewhere: the workers see another likelihood, prior or other observed "
+            "events; they need the same files in the same folders"
+        )
+        raise SamplingError(message)
+    problem = sampler._problem(likelihood, prior)  # noqa: SLF001 (counts from here)
+    exploration, backend = Exploration(problem.prior, *asked.explored), Backend()
+    seeds = sampler._seeds(asked.seed)[asked.number]  # noqa: SLF001
+    sampler._advance(problem, exploration, seeds, backend, lambda step: None)  # noqa: ARG005, SLF001
+    return sampler._steps_of(backend), problem.spent  # noqa: SLF001
 
 
 def _diagnose(points: Array, moved: Array) -> Diagnostics:

@@ -1,6 +1,6 @@
 """What all samplers share: the problem they solve, and how draws become a recorded posterior."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from importlib.metadata import version
@@ -108,6 +108,7 @@ class Problem:
         likelihood: log-likelihood of the observed events.
         prior: prior on the same parameters.
         before: evaluations made before sampling; None if the likelihood does not count them.
+        elsewhere: evaluations made in other processes.
 
     Raises:
         ShapeError: likelihood and prior are not of the same parameters.
@@ -116,6 +117,7 @@ class Problem:
     likelihood: Likelihood
     prior: RecordedPrior
     before: EvaluationCount | None = field(init=False)
+    elsewhere: tuple[EvaluationCount, ...] = ()
 
     def __post_init__(self) -> None:
         common_names(self.likelihood, self.prior)
@@ -127,6 +129,19 @@ class Problem:
     def names(self) -> tuple[str, ...]:
         """Names of the p parameters."""
         return tuple(self.likelihood.parameter_names)
+
+    @property
+    def spent(self) -> EvaluationCount | None:
+        """Evaluations made for this problem; None if the likelihood does not count them."""
+        if self.before is None or not isinstance(self.likelihood, CountsEvaluations):
+            return None
+        return sum(self.elsewhere, self.likelihood.evaluations - self.before)
+
+    def with_spent(self, elsewhere: Sequence[EvaluationCount]) -> "Problem":
+        """Return the problem with evaluations that were made in other processes."""
+        known = replace(self, elsewhere=tuple(elsewhere))
+        object.__setattr__(known, "before", self.before)
+        return known
 
     def log_joint(self, theta: Array) -> Array:
         """Return log L + log p(theta), (M, p) -> (M,), in blocks that bound the memory."""
@@ -181,9 +196,9 @@ class Problem:
         return replace(draws.diagnostics, missed_share=missed, complaints=complaints)
 
     def _with_evaluations(self, draws: Array, diagnostics: Diagnostics) -> Diagnostics:
-        if self.before is None or not isinstance(self.likelihood, CountsEvaluations):
+        spent = self.spent
+        if spent is None or not isinstance(self.likelihood, CountsEvaluations):
             return diagnostics
-        spent = self.likelihood.evaluations - self.before
         low, high = self.likelihood.parameter_ranges.T
         share = float(np.mean(np.any((draws < low) | (draws > high), axis=-1)))
         words = f"{share:.2%} of the draws lie outside the surrogate's training range"

@@ -13,9 +13,24 @@ import torch
 from mflow_sbi.calibration import ExactSource, draw_sets, posteriors_in_blocks, posteriors_of_sets
 from mflow_sbi.cluster import ClusterMap, local_client
 from mflow_sbi.config import parse_config
-from mflow_sbi.errors import ClusterError, ConfigurationError, RunFolderError, TrainingError
+from mflow_sbi.errors import (
+    ClusterError,
+    ConfigurationError,
+    RunFolderError,
+    SamplingError,
+    TrainingError,
+)
 from mflow_sbi.events import read_events
+from mflow_sbi.inference import (
+    EmceeSampler,
+    FlatLikelihood,
+    NormalPrior,
+    diagnostics_of,
+    draws_of,
+    load_posterior,
+)
 from mflow_sbi.run_calibration import CalibrationSettings, calibrate_run, recalibrate_run
+from mflow_sbi.run_inference import infer_run
 from mflow_sbi.run_seeds import train_seeds
 from mflow_sbi.run_sets import RunSource
 from mflow_sbi.run_study import StudySettings, study_runs
@@ -137,6 +152,38 @@ def test_a_comparison_over_sets_is_the_same_bit_for_bit(members, tasks, tmp_path
     found = _scores(tmp_path / "cluster")
     assert found == _scores(tmp_path / "serial")
     assert ("total_variation" in json.dumps(found)) == exact
+
+
+def _posterior(folder: Path) -> Any:
+    """Return draws, their log posterior, and the attributes."""
+    posterior = load_posterior(folder / "posterior.nc")
+    return draws_of(posterior), posterior.sample_stats["lp"].values, diagnostics_of(posterior)
+
+
+@pytest.mark.parametrize("n_members", [1, 2], ids=["run", "ensemble"])
+def test_ensembles_of_walkers_are_the_same_bit_for_bit(members, tasks, tmp_path, n_members):
+    for name, who in (("serial", None), ("cluster", tasks)):
+        infer_run(members[:n_members], str(OBSERVED), output=tmp_path / name, tasks=who)
+    one, two = (_posterior(tmp_path / name) for name in ("cluster", "serial"))
+    np.testing.assert_array_equal(one[0], two[0])
+    np.testing.assert_array_equal(one[1], two[1])
+    assert one[2] == two[2]
+    assert one[2].evaluated_points > 500
+
+
+def test_ensembles_elsewhere_refuse_another_model_and_another_sampler(run, tasks, tmp_path):
+    names = ("a", "b")
+    prior = NormalPrior(names, (0, 0), (1, 1))
+
+    def another():
+        return FlatLikelihood(names), NormalPrior(names, (0, 0), (1, 2))
+
+    with pytest.raises(SamplingError, match="see another likelihood, prior or other"):
+        EmceeSampler(walkers=8, steps=5).sample_elsewhere(
+            FlatLikelihood(names), prior, 1, another, tasks
+        )
+    with pytest.raises(ConfigurationError, match="expected the sampler emcee without --resume"):
+        infer_run(run, str(OBSERVED), output=tmp_path, tasks=tasks, resume=True)
 
 
 def _toy(**others: object):
