@@ -64,6 +64,12 @@ def test_an_epoch_has_every_training_event_once_and_never_a_held_out_one(buffer_
     assert sorted(epoch) != epoch
 
 
+def test_every_epoch_begins_with_other_events():
+    _, (epoch, _, other) = _orders(StreamingSettings(128, 1))
+    both = set(epoch[:270]) & set(other[:270])
+    assert 40 < len(both) < 140  # 81 by chance
+
+
 def test_neighbours_in_a_file_do_not_stay_neighbours():
     _, (epoch, _, _) = _orders(SMALL_BUFFER)
     places = np.empty(1000, dtype=int)
