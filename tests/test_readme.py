@@ -11,6 +11,7 @@ import torch
 import yaml
 
 from mflow_sbi.analysis import parse_analysis
+from mflow_sbi.config import parse_config
 from mflow_sbi.inference import draws_of
 
 ROOT = Path(__file__).parents[1]
@@ -33,6 +34,14 @@ def test_the_python_lines_run_as_printed(tmp_path: Path, monkeypatch: pytest.Mon
 def test_the_analysis_is_a_valid_one():
     (text,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
     assert parse_analysis(yaml.safe_load(text)).luminosity == 30
+
+
+@pytest.mark.parametrize("page", ["files.md", "scale.md"])
+def test_the_configurations_of_the_pages_are_valid(page):
+    texts = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL)
+    assert texts
+    for text in texts:
+        parse_config({"name": "shown", "events": "events.root"} | yaml.safe_load(text), page)
 
 
 def test_the_two_commands_are_targets_of_the_makefile():
