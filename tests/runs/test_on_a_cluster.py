@@ -157,7 +157,7 @@ def test_a_comparison_over_sets_is_the_same_bit_for_bit(members, tasks, tmp_path
 def _posterior(folder: Path) -> Any:
     """Return draws, their log posterior, and the attributes."""
     posterior = load_posterior(folder / "posterior.nc")
-    return draws_of(posterior), posterior.sample_stats["lp"].values, diagnostics_of(posterior)
+    return draws_of(posterior), posterior["sample_stats"]["lp"].values, diagnostics_of(posterior)
 
 
 @pytest.mark.parametrize("n_members", [1, 2], ids=["run", "ensemble"])
