@@ -42,7 +42,7 @@ from rich.table import Table
 from timing import KeptSections
 
 import mflow_sbi
-from simulators.chain.lhe import accepting_all, write_lhe
+from simulators.chain.lhe import write_lhe
 from simulators.chain.reconstruction import DetectedEvents, reconstruct
 from simulators.chain.shower import Shower, batches_of, prepared_pythia
 from simulators.file_format import write_event_file
@@ -123,21 +123,11 @@ def one_round(number: int, n_events: int, folder: Path) -> Round:
     shower = Shower(SEED + number, commands=PYTHIA)
     alone = prepared_pythia(path, shower)
     pythia = cpu_seconds(lambda: [alone.next() for _ in range(n_events)])
-    efficiency = [0.0]
-
-    def chain(copy: Path) -> float:
-        ready = prepared_pythia(copy, shower)
-        detector = np.random.default_rng(seeds[2])
-        return cpu_seconds(
-            lambda: efficiency.append(_chain(ready, made[0], detector, number, out))
-        )
-
-    start = time.process_time()
-    with accepting_all(path) as copy:
-        copied = time.process_time() - start
-        chained = copied + chain(copy)
+    ready, detector = prepared_pythia(path, shower), np.random.default_rng(seeds[2])
+    efficiency: list[float] = []
+    chain = cpu_seconds(lambda: efficiency.append(_chain(ready, made[0], detector, number, out)))
     path.unlink()
-    return Round(spent, pythia, chained, efficiency[-1], out)
+    return Round(spent, pythia, chain, efficiency[0], out)
 
 
 def _chain(

@@ -1,6 +1,7 @@
 """Commands of the full chain: `wbf-chain` (our partons) and `detect` (a user's own file)."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,7 @@ def _run_chain(options: argparse.Namespace, words: list[str]) -> None:
         fixed_theta=options.theta,
     )
     write_event_file(options.out, chain_table(events, cross_section[0]), record)
+    _tell(options.out, len(events.detected), len(events.partons), events.n_given_up)
 
 
 def _parameter_points(options: argparse.Namespace, seeds: np.random.SeedSequence) -> np.ndarray:
@@ -149,6 +151,14 @@ def _run_detect(options: argparse.Namespace, words: list[str]) -> None:
         options.lhe or options.hepmc, settings, shower, options.seed, canonical(words)
     )
     write_event_file(options.out, found.table, record)
+    _tell(options.out, len(found.table), found.n_read, found.n_given_up)
+
+
+def _tell(path: Path, n_selected: int, n_events: int, n_given_up: int) -> None:
+    """One line about what was written."""
+    lost = f"; Pythia gave up {n_given_up}" if n_given_up else ""
+    share = n_selected / n_events
+    sys.stderr.write(f"{path}: {n_selected} of {n_events} events selected ({share:.1%}){lost}\n")
 
 
 def _require_libraries() -> None:

@@ -14,8 +14,7 @@ the run itself with the mixture of all its parameter points theta_j as proposal,
 sigma_j the parton-level cross section at theta_j (the balance heuristic: no large weights).
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,7 +25,7 @@ from numpy.typing import NDArray
 
 from simulators import __version__
 from simulators.chain.event_file import DetectorTable, reconstruction_settings
-from simulators.chain.lhe import accepting_all, write_lhe
+from simulators.chain.lhe import write_lhe
 from simulators.chain.reconstruction import DetectedEvents, Reconstruction, reconstruct
 from simulators.chain.shower import Shower, pythia_seed, stable_particles
 from simulators.errors import ChainError
@@ -121,8 +120,12 @@ def simulate_chain(
     """
     parton_seeds, chain_seeds = seeds.spawn(2)
     partons = generate_parton_events(theta, np.random.default_rng(parton_seeds), channel, setting)
-    with _lhe_file(keep_lhe) as path:
-        write_lhe(path, lhe_events(partons, channel, setting))
+    record = lhe_events(partons, channel, setting)
+    with TemporaryDirectory(prefix="mflow_sbi.") as folder:
+        path = Path(folder) / "partons.lhe"
+        write_lhe(path, record)
+        if keep_lhe is not None:
+            write_lhe(keep_lhe, record)
         return detect_partons(path, partons, chain_seeds, settings, progress)
 
 
@@ -133,34 +136,27 @@ def detect_partons(
     settings: ChainSettings | None = None,
     progress: Progress | None = None,
 ) -> ChainEvents:
-    """Shower the events of an LHE file that holds `partons`, and see them with the detector."""
+    """Shower the events of an uncompressed LHE file that holds `partons`, and detect them.
+
+    Raises:
+        ChainError: Settings that the chain does not take, or no event is selected.
+    """
     settings = settings or ChainSettings()
     shower_seeds, detector_seeds = seeds.spawn(2)
     shower = Shower(pythia_seed(shower_seeds), settings.multiparton_interactions, PYTHIA)
     rng = np.random.default_rng(detector_seeds)
     parts: list[DetectedEvents] = []
     n_made = 0
-    with accepting_all(path) as copy:
-        for rows, particles in stable_particles(copy, len(partons), shower):
-            parts.append(reconstruct(rows, particles, settings.reconstruction, rng))
-            n_made += len(rows)
-            if progress:
-                progress(int(rows[-1]) + 1, len(partons))
+    for rows, particles in stable_particles(path, len(partons), shower):
+        parts.append(reconstruct(rows, particles, settings.reconstruction, rng))
+        n_made += len(rows)
+        if progress:
+            progress(int(rows[-1]) + 1, len(partons))
     detected = DetectedEvents.concatenate(parts)
     if not len(detected):
         msg = f"none of {len(partons)} events passed the selection; ask for more events"
         raise ChainError(msg)
     return ChainEvents(partons, detected, len(partons) - n_made)
-
-
-@contextmanager
-def _lhe_file(keep: Path | None) -> Iterator[Path]:
-    """A name for the parton-level events: the one asked for, or a temporary one."""
-    if keep is not None:
-        yield keep
-        return
-    with TemporaryDirectory(prefix="mflow_sbi.") as folder:
-        yield Path(folder) / "partons.lhe"
 
 
 def selected_cross_section(events: ChainEvents, channel: str, setting: str) -> tuple[Array, Array]:

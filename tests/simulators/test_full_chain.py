@@ -73,6 +73,41 @@ def test_most_photon_pairs_are_the_higgs_boson(simulated):
     assert 1.4 < (high - low) / 2 < 2.6  # core of 1.7 to 2.2 GeV
 
 
+def test_every_event_has_the_truth_of_its_own_partons(simulated):
+    """The photon pair has the transverse momentum and rapidity of the Higgs boson."""
+    detected, partons = simulated.detected, simulated.partons
+    photons = detected.collections["Photon"]
+    leading = [photons.offsets[:-1] + i for i in (0, 1)]
+    pt, eta, phi = (photons[name].astype(np.float64) for name in ("PT", "Eta", "Phi"))
+    px, py, pz, energy = (
+        sum(component[i] for i in leading)
+        for component in (pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta), pt * np.cosh(eta))
+    )
+    higgs = partons.momenta[detected.rows, 4]
+    for found, expected in (
+        (np.hypot(px, py), np.hypot(higgs[:, 1], higgs[:, 2])),
+        (np.arctanh(pz / energy), np.arctanh(higgs[:, 3] / higgs[:, 0])),
+    ):
+        assert np.corrcoef(found, expected)[0, 1] > 0.9
+    table = chain_table(simulated, parton_cross_section("ud", "tuned")[0])
+    np.testing.assert_array_equal(table.theta["CWL2"], partons.theta[detected.rows, 0])
+    np.testing.assert_array_equal(table.weights, partons.components[detected.rows])
+
+
+def test_cross_section_is_a_mean_over_the_mixture_of_parameter_points(simulated):
+    """C_k = 1/N sum over selected events of c_k(z)/p(z), p(z) = mean over j of p(z|theta_j)."""
+    partons = simulated.partons
+    total = parton_cross_section("ud", "tuned")[0]
+    expected = np.zeros(6)
+    for row in simulated.detected.rows:
+        r = partons.components[row]
+        densities = [(w @ r) / (w @ total) for w in monomials(partons.theta)]
+        expected += r / np.mean(densities) / len(partons)
+    expected[[2, 4]] = 0
+    found, _ = selected_cross_section(simulated, "ud", "tuned")
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
+
+
 def test_cross_section_of_the_selection(simulated):
     """At one theta it is efficiency times the parton level's; errors are what they say."""
     theta = np.tile([0.3, -0.2], (N, 1))

@@ -12,7 +12,7 @@ RADIUS = 0.5
 def event(n, seed):
     rng = np.random.default_rng(seed)
     pt = rng.exponential(20.0, n)
-    eta, phi = rng.uniform(-1.5, 1.5, n), rng.uniform(-np.pi, np.pi, n)
+    eta, phi = rng.uniform(-0.8, 0.8, n), rng.uniform(-0.8, 0.8, n)
     mass = rng.uniform(0, 1, n)
     px, py, pz = pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta)
     return np.stack([px, py, pz, np.sqrt(px**2 + py**2 + pz**2 + mass**2)], axis=1)
