@@ -7,7 +7,9 @@ import awkward as ak
 import numpy as np
 import pytest
 import uproot
+from typer.testing import CliRunner
 
+from mflow_sbi.cli import app
 from mflow_sbi.config import parse_config
 from mflow_sbi.errors import ConfigurationError
 from mflow_sbi.events import Benchmarks, EventSource, Observable, read_events
@@ -155,3 +157,17 @@ def test_what_is_dropped_or_repeated_is_told(tmp_path):
     assert sample.report.duplicates == len(sample) // 2
     assert any("events repeat another" in word for word in heard.words)
     assert any("objects do not count (not object a pt > 10)" in word for word in heard.words)
+
+
+def test_inspect_reads_as_the_configuration_does(tmp_path):
+    path, config = write(tmp_path / "a.root", 30, 1), tmp_path / "run.yaml"
+    reading = {"layout": DECLARED, "observables": ["a[0].pt"], "objects": {"a": "pt > 10"}}
+    config.write_text(json.dumps(BASE | reading))
+    command = ["inspect", str(path), "--config", str(config), "--observable", "a[0].eta"]
+    told = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert told.exit_code == 0, told.output
+    for words in ("declared", "a[0].eta", "negative weights", "not object a pt > 10"):
+        assert words in told.output
+    told = CliRunner().invoke(app, ["inspect", str(path)], catch_exceptions=False)
+    assert told.exit_code == 2
+    assert "flat" in told.output
