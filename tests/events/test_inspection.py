@@ -60,3 +60,15 @@ def test_a_flat_file_lists_its_branches(tmp_path, write):
 def test_what_is_no_event_file_is_refused(tmp_path):
     with pytest.raises(EventFileError, match="does not exist"):
         inspect_file(tmp_path / "absent.root")
+
+
+def test_several_files_are_one_table(tmp_path, branches_of, record_of, write):
+    for k, n in enumerate((10, 15)):
+        write(tmp_path / f"{k}.root", branches_of(n, seed=k), record_of(n, seed=k))
+    summary = inspect_file(tmp_path / "*.root", objects={"j": "pt > 30"})
+    rows = dict(summary.rows())
+    assert rows["files"].startswith("2, ")
+    assert rows["events read"] == "25"
+    assert int(rows["objects not counted: not jet pt > 30"]) > 0
+    write(tmp_path / "2.root", branches_of(5), record_of(5, process="other"))
+    assert "differ in process" in inspect_file(tmp_path / "*.root").problems[0]
