@@ -189,9 +189,12 @@ def test_only_changed_and_missing_shards_are_made_again(folder, finished):
     cut.write_bytes(cut.read_bytes()[:-2000])
     _rewrite(folder / "shard_0003.root", lambda c: {**c, "x0": np.nextafter(c["x0"], 2)})
     (folder / "shard_0004.root").unlink()
+    flipped = bytearray((folder / "shard_0005.root").read_bytes())
+    flipped[len(flipped) // 2] ^= 1
+    (folder / "shard_0005.root").write_bytes(flipped)
     made, make = _count(make_shard)
     result = run_campaign(CIRCLE, folder, SerialWorkers(), make=make)
-    assert made == ["shard_0001.root", "shard_0003.root", "shard_0004.root"]
+    assert made == [f"shard_000{k}.root" for k in (1, 3, 4, 5)]
     assert result.redone == tuple(made)
     assert _lasting(folder) == _lasting(finished)
 
