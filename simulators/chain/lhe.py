@@ -4,6 +4,7 @@ Format: arXiv:hep-ph/0609017, version 3 (named weights in `<rwgt>`) arXiv:1405.1
 """
 
 import gzip
+import math
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -172,6 +173,9 @@ def scan_lhe(path: Path) -> LheSummary:
                     f"{path}: event {number} has {len(found)} named weights, the first has "
                     f"{len(names)}; expected the same weights in all events"
                 )
+                raise InputFileError(msg)
+            if not all(math.isfinite(p.px + p.py + p.pz + p.e) for p in event.particles):
+                msg = f"{path}: event {number} has momenta that are not finite; make them again"
                 raise InputFileError(msg)
             weight.append(event.eventinfo.weight)
             rows.append(list(event.weights.values()))

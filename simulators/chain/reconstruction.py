@@ -68,8 +68,15 @@ class DetectedEvents:
 
     @staticmethod
     def concatenate(parts: "list[DetectedEvents]") -> "DetectedEvents":
-        """The events of all parts, one after the other."""
+        """The events of all parts, one after the other.
+
+        Raises:
+            ChainError: There is none.
+        """
         first = parts[0]
+        if not any(map(len, parts)):
+            msg = "no event passed the selection; ask for more events, or for fewer objects"
+            raise ChainError(msg)
         return DetectedEvents(
             np.concatenate([part.rows for part in parts]),
             {

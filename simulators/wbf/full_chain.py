@@ -6,12 +6,15 @@ theta: w(theta).r, with the morphing weights r of its partons.  So its joint sco
 
     t(x, z|theta) = grad log [w(theta).r] - grad log [w(theta).C],
 
-where C belongs to the events that are selected, sigma(theta) = w(theta).C.  It is estimated from
-the run itself with the mixture of all its parameter points theta_j as proposal,
+where C belongs to the events that are selected, sigma(theta) = w(theta).C.  It is the parton
+level's cross section times the efficiency, both at as many parameter points as there are
+components.  The efficiency at a point comes from all N events of the run, whatever their own
+theta_j: with the mixture p(z) = mean over j of p(z|theta_j) as proposal,
 
-    C_k = 1/N sum over selected events of r_k / (W.r),   W = mean over j of w(theta_j)/sigma_j,
+    efficiency(theta) = sum over selected events of w(theta).r_i / W.r_i
+                        / sum over all events of the same,     W = mean of w(theta_j)/sigma_j.
 
-sigma_j the parton-level cross section at theta_j (the balance heuristic: no large weights).
+Large weights enter both sums, so that they disturb the ratio much less than either.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,7 +31,6 @@ from simulators.chain.event_file import DetectorTable, reconstruction_settings
 from simulators.chain.lhe import write_lhe
 from simulators.chain.reconstruction import DetectedEvents, Reconstruction, reconstruct
 from simulators.chain.shower import Shower, pythia_seed, stable_particles
-from simulators.errors import ChainError
 from simulators.wbf.constants import EXPONENTS, PARAMETERS, SCALE_PER_TEV2
 from simulators.wbf.event_model import monomials, score
 from simulators.wbf.parton_events import (
@@ -56,7 +58,8 @@ MEASURE = "joint density of detector and parton level; 1 at the event's own thet
 PYTHIA = ("25:onMode = off", "25:onIfMatch = 22 22", "SpaceShower:dipoleRecoil = on")
 """Higgs bosons decay to two photons; each quark line recoils by itself in the initial state."""
 
-REFLECTION_ODD = [2, 4]
+EVEN = [0, 1, 3, 5]
+"""Components that reflections do not turn around; the others vanish in cross sections."""
 
 
 @dataclass(frozen=True)
@@ -153,9 +156,6 @@ def detect_partons(
         if progress:
             progress(int(rows[-1]) + 1, len(partons))
     detected = DetectedEvents.concatenate(parts)
-    if not len(detected):
-        msg = f"none of {len(partons)} events passed the selection; ask for more events"
-        raise ChainError(msg)
     return ChainEvents(partons, detected, len(partons) - n_made)
 
 
@@ -164,16 +164,34 @@ def selected_cross_section(events: ChainEvents, channel: str, setting: str) -> t
 
     C_2 = C_4 = 0 exactly: the chain, too, is symmetric under reflections.
     """
-    partons, n = events.partons, len(events.partons)
-    weights = monomials(partons.theta)
-    total = weights @ parton_cross_section(channel, setting)[0]
-    mixture = (weights / total[:, None]).mean(axis=0)
-    components = partons.components[events.detected.rows]
-    terms = components / (components @ mixture)[:, None]
-    value = terms.sum(axis=0) / n
-    error = np.sqrt(np.maximum((terms**2).sum(axis=0) / n - value**2, 0) / n)
-    value[REFLECTION_ODD] = error[REFLECTION_ODD] = 0.0
+    total, total_error = (c[EVEN] for c in parton_cross_section(channel, setting))
+    points = monomials(_design_points(total))[:, EVEN]
+    density = _over_mixture(events.partons, channel, setting)[:, EVEN] @ points.T
+    selected = np.zeros(len(density))
+    selected[events.detected.rows] = 1
+    efficiency = (selected @ density) / density.sum(axis=0)
+    parton_level = points @ total
+    to_components = np.linalg.inv(points)
+    influence = (selected[:, None] - efficiency) * density * (parton_level / density.mean(axis=0))
+    value, error = np.zeros(6), np.zeros(6)
+    value[EVEN] = to_components @ (efficiency * parton_level)
+    scatter = (influence @ to_components.T).std(axis=0) / np.sqrt(len(density))
+    error[EVEN] = np.hypot(scatter, total_error * events.efficiency)
     return value, error
+
+
+def _design_points(total: Array) -> Array:
+    """Four points at which the standard model and the squared operators are equally large."""
+    first, second = np.sqrt(total[0] / total[2]), np.sqrt(total[0] / total[3])
+    return np.array([[0.0, 0.0], [first, 0.0], [-first, 0.0], [0.0, second]])
+
+
+def _over_mixture(partons: PartonEvents, channel: str, setting: str) -> Array:
+    """C_k(z)/p(z) with the mixture of all parameter points as proposal, (N, 6), pb."""
+    weights = monomials(partons.theta)
+    sigma = weights @ parton_cross_section(channel, setting)[0]
+    mixture = (weights / sigma[:, None]).mean(axis=0)
+    return partons.components / (partons.components @ mixture)[:, None]
 
 
 def chain_table(events: ChainEvents, cross_section: Array) -> DetectorTable:

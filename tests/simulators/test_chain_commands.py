@@ -88,6 +88,14 @@ def test_selections_of_a_user(hadrons, tmp_path):
     assert min(len(row) for row in data["Photon.PT"]) == 2
 
 
+def test_a_selection_that_keeps_nothing_ends_in_one_line(hadrons, tmp_path, capsys):
+    words = ["detect", "--hepmc", str(hadrons), "--photons", "9"]
+    assert main([*words, "--out", str(tmp_path / "x.root")]) == 2
+    captured = capsys.readouterr()
+    assert "no event passed the selection" in captured.err
+    assert captured.err.count("\n") == 1
+
+
 def test_an_lhe_file_with_settings_of_pythia(partons, tmp_path):
     decays = ("--pythia", "25:onMode = off", "--pythia", "25:onIfMatch = 22 22")
     data, record = detect(tmp_path / "x.root", "--lhe", str(partons), *decays, "--photons", "2")

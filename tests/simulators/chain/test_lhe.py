@@ -104,7 +104,12 @@ def not_closed(path, text):
     path.write_text(text.replace("</rwgt>", "", 1))
 
 
+def no_momentum(path, text):
+    path.write_text(re.sub(r"\d+\.\d+e\+\d+ (\S+ 1\.25)", r"nan \1", text, count=1))
+
+
 BAD = {
+    "no momentum": (no_momentum, "event 0 has momenta that are not finite"),
     "short event": (short_event, "event 0 cannot be read"),
     "not closed": (not_closed, "cannot be read"),
     "truncated": (truncated, "truncated"),
