@@ -101,6 +101,14 @@ def test_a_file_that_changed_since_is_refused(tmp_path, pattern, branches_of, re
         _ = chunks[1]
 
 
+def test_a_record_that_changed_since_is_refused(tmp_path, pattern, branches_of, record_of, write):
+    chunks = open_chunks(pattern)
+    n = SIZES[1]
+    write(tmp_path / "shard_1.root", branches_of(n, seed=1), record_of(n, seed=99))
+    with pytest.raises(EventFileError, match="shard_1.root: changed while it was being read"):
+        _ = chunks[1]
+
+
 def test_bad_sizes(pattern):
     with pytest.raises(EventDataError, match="chunk_events=0: expected at least 1"):
         open_chunks(pattern, chunk_events=0)
