@@ -206,6 +206,14 @@ class BegunTraining:
         """The phases that train this surrogate."""
         return self.wanted.for_parts(self.beginning.surrogate.trainable_parts)
 
+    def notes(self, n_events: int) -> tuple[str, ...]:
+        """Return what was found in the events, and which phases are short for so many of them."""
+        found = self.beginning.notes
+        if self.recipe.learn is not fit:
+            return found
+        kept = n_events - round(self.settings.validation_fraction * n_events)
+        return (*found, *self.schedule.short_phases(kept))
+
     def training_events(self, events: EventSample) -> TrainingEvents:
         """Return events as the loop takes them, but for their weights.
 

@@ -314,7 +314,7 @@ def train(
     weights = (events.training_weight, events.theta_weight)
     parsed = chosen.parse_options(options or {})
     begun = chosen.start(events, parsed, schedule, settings or FitSettings())
-    notes = (*events.weight_notes, *begun.beginning.notes)
+    notes = (*events.weight_notes, *begun.notes(len(events)))
     told = begun.training_events(events)
     for note in notes:
         on_note(note)

@@ -49,7 +49,7 @@ def train_gathered(
     require_streaming(recipe)
     chosen, settings = find_recipe(recipe), settings or FitSettings()
     begun = chosen.start(gathered.drawn, chosen.parse_options(options or {}), schedule, settings)
-    notes = (*gathered.weight_notes, *begun.beginning.notes)
+    notes = (*gathered.weight_notes, *begun.notes(gathered.n_events))
     for note in notes:
         on_note(note)
     history = fit(

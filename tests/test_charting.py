@@ -146,6 +146,7 @@ def test_a_surface_that_folds_over_all_pivots_is_no_implicit_chart():
     assert "folds" in notes[0]
     assert result.surrogate.record.options["chart"]["kind"] == "invertible"
     assert result.surrogate.record.notes == tuple(notes)
+    assert "phase 'density' takes" in notes[-1]
 
 
 def test_a_circle_is_charted_by_its_angle():

@@ -8,7 +8,11 @@ from mflow_sbi.errors import ConfigurationError
 from mflow_sbi.training.objectives import Objective
 from mflow_sbi.training.optimisers import AdamW, Optimiser
 
-__all__ = ["Phase", "Schedule"]
+__all__ = ["FEW_STEPS", "Phase", "Schedule"]
+
+FEW_STEPS = 300
+"""Steps of a phase below which networks have hardly moved: default epochs are those of samples of
+100,000 events and more, and on 10,000 they leave posteriors that are wrong, not only wide."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,27 @@ class Schedule:
             for phase in self.phases
         )
         return replace(self, phases=tuple(phases))
+
+    def short_phases(self, n_events: int) -> tuple[str, ...]:
+        """Return a sentence on every phase of fewer than `FEW_STEPS` steps on so many events.
+
+        >>> from mflow_sbi.training import LatentNegativeLogProb, Phase, Schedule
+        >>> density = Phase("density", ((LatentNegativeLogProb(), 1.0),), ("density",), epochs=8)
+        >>> Schedule((density,)).short_phases(7200)[0]  # doctest: +ELLIPSIS
+        "phase 'density' takes 56 steps (8 epochs of 7,200 events, 1,000 at a time): few for ..."
+        """
+        found = []
+        for phase in self.phases:
+            epochs = phase.epochs * self.cycles
+            steps = epochs * max(1, n_events // phase.batch_size)
+            if steps < FEW_STEPS:
+                found.append(
+                    f"phase {phase.name!r} takes {steps} steps ({epochs} epochs of {n_events:,} "
+                    f"events, {min(phase.batch_size, n_events):,} at a time): few for a network; "
+                    f"with so few events raise its epochs (`phases: {{{phase.name}: "
+                    "{epochs: ..., batch_size: ...}}`), early stopping ends it in time"
+                )
+        return tuple(found)
 
     def for_parts(self, parts: Collection[str]) -> "Schedule":
         """Return the schedule without phases all of whose parts a surrogate does not train."""

@@ -4,6 +4,7 @@ import pytest
 
 from mflow_sbi.errors import ConfigurationError
 from mflow_sbi.training import LatentNegativeLogProb, Phase, Reconstruction, Schedule
+from mflow_sbi.training.schedules import FEW_STEPS
 
 DENSITY = Phase("density", ((LatentNegativeLogProb(), 1.0),), ("density",))
 MANIFOLD = Phase("manifold", ((Reconstruction(), 1.0),), ("chart",))
@@ -36,3 +37,12 @@ def test_phases_can_be_changed_by_name_without_touching_the_original():
     assert (changed.phases[1].epochs, changed.phases[1].batch_size) == (3, 7)
     assert changed.phases[0] == MANIFOLD
     assert schedule.phases[1].epochs == DENSITY.epochs
+
+
+def test_phases_of_few_steps_are_told():
+    many = DENSITY.with_epochs(FEW_STEPS // 2)
+    assert Schedule((many,), cycles=2).short_phases(1000) == ()
+    (sentence,) = Schedule((MANIFOLD, many), cycles=2).short_phases(1000)
+    assert "phase 'manifold' takes 50 steps (50 epochs of 1,000 events" in sentence
+    (sentence,) = Schedule((many,)).short_phases(1999)
+    assert f"takes {FEW_STEPS // 2} steps" in sentence
