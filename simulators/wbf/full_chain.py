@@ -31,7 +31,14 @@ from simulators.chain.event_file import DetectorTable, reconstruction_settings
 from simulators.chain.lhe import write_lhe
 from simulators.chain.reconstruction import DetectedEvents, Reconstruction, reconstruct
 from simulators.chain.shower import Shower, pythia_seed, stable_particles
-from simulators.wbf.constants import EXPONENTS, PARAMETERS, SCALE_PER_TEV2
+from simulators.wbf.constants import (
+    EXPONENTS,
+    HIGGS_RAPIDITY_MAX,
+    PARAMETERS,
+    PARTON_ETA_MAX,
+    PARTON_PT_MIN,
+    SCALE_PER_TEV2,
+)
 from simulators.wbf.event_model import monomials, score
 from simulators.wbf.parton_events import (
     PartonEvents,
@@ -57,6 +64,12 @@ PROCESS = "wbf_h_aa"
 MEASURE = "joint density of detector and parton level; 1 at the event's own theta"
 PYTHIA = ("25:onMode = off", "25:onIfMatch = 22 22", "SpaceShower:dipoleRecoil = on")
 """Higgs bosons decay to two photons; each quark line recoils by itself in the initial state."""
+
+GENERATOR_CUTS = {
+    "quark_pt_min": PARTON_PT_MIN,
+    "quark_eta_max": PARTON_ETA_MAX,
+    "higgs_rapidity_max": HIGGS_RAPIDITY_MAX,
+}
 
 EVEN = [0, 1, 3, 5]
 """Components that reflections do not turn around; the others vanish in cross sections."""
@@ -245,6 +258,7 @@ def metadata(
                 "channel": channel,
                 "setting": setting,
                 "scale_per_tev2": scale,
+                "generator_cuts": GENERATOR_CUTS,
                 "mpi": settings.multiparton_interactions,
                 "pythia": list(PYTHIA),
                 **reconstruction_settings(settings.reconstruction),

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from simulators.errors import InvalidRequest
-from simulators.wbf.event_model import monomials
+from simulators.wbf.event_model import monomials, tabulated_cross_section
 from simulators.wbf.flavours import choose_flavours, combinations
+from simulators.wbf.integration import estimate_cross_section
 from simulators.wbf.matrix_element import squared_amplitude_coefficients
 from simulators.wbf.parton_density import FLAVOURS, xf
 from simulators.wbf.parton_events import generate_parton_events, lhe_events, parton_cross_section
@@ -120,6 +121,18 @@ def test_weights_average_to_the_ratio_of_cross_sections(generated):
         sums += r.mean()
         variance += r.var() / len(r)
     assert sums == pytest.approx(1, abs=4 * np.sqrt(variance))
+
+
+@pytest.mark.parametrize("channel", ["ud", "ww", "full"])
+def test_the_committed_cross_sections_are_reproduced(channel):
+    estimate = estimate_cross_section(channel, 150_000, np.random.default_rng(8), level="parton")
+    value, error = tabulated_cross_section("parton_cross_section.json", channel, "tuned")
+    scale = 33.04 ** np.array([0, 1, 1, 2, 2, 2])
+    even = [0, 1, 3, 5]
+    spread = np.hypot(estimate.error * scale, error)
+    pull = (estimate.value * scale - value)[even] / spread[even]
+    assert np.abs(pull).max() < 4.5
+    assert (error[even] < 0.002 * np.abs(value[even])).all()
 
 
 def test_the_same_state_gives_the_same_events():
