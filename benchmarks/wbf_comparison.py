@@ -169,9 +169,10 @@ def write_docs(
     path: Path, pieces: Mapping[str, Mapping[str, Flat]], size: Size, command: str
 ) -> None:
     """Write the page: for every setting a table, a figure, and what the methods were told."""
-    settings = list(dict.fromkeys(key.split("/")[0] for key in pieces))
     parts = [INTRODUCTION.format(events=size.events, command=command)]
-    for setting in settings:
+    for setting in size.seeds:
+        if not any(key.startswith(f"{setting}/") for key in pieces):
+            continue
         table = table_of(pieces, setting, size)
         picture = path.with_name(f"{path.stem}_{setting}.png")
         plots.save_figure(plots.study_plot(table), picture, dpi=110)
@@ -180,6 +181,10 @@ def write_docs(
         parts.append(table.to_markdown())
         parts.append("\n| method | told |\n| --- | --- |\n")
         parts += [f"| {row.label} | {told[row.label]} |\n" for row in table.ranked()]
+        missing = [
+            m.title for s, n, m in chosen(size, None) if s == setting and f"{s}/{n}" not in pieces
+        ]
+        parts += [f"\nNot measured yet: {', '.join(missing)}.\n"] if missing else []
     path.write_text("".join(parts), encoding="utf-8")
 
 
