@@ -188,10 +188,10 @@ def _theory(events: EventSample) -> Morphing:
             "events and parameters alone"
         )
         raise MissingReference(message)
-    if events.report is not None and events.report.selections:
+    if events.report is not None and events.report.cuts:
         message = (
             "the recipe 'alices' needs the cross section of its events, and that of the metadata "
-            f"is another after a selection ({'; '.join(events.report.selections)}); take 'nre', "
+            f"is another after a selection ({'; '.join(events.report.cuts)}); take 'nre', "
             "or a morphing density, which learns the rate"
         )
         raise ConfigurationError(message)

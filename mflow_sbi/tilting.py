@@ -227,7 +227,7 @@ def _morphing(
         )
         raise ConfigurationError(message)
     exponents, theta = np.array(morphing.exponents), sample.require_theta()
-    selected = sample.report is not None and bool(sample.report.selections)
+    selected = sample.report is not None and bool(sample.report.cuts)
     learned = options.learned_rate or selected
     shape = MorphingShape(
         feature_dim=feature_dim,

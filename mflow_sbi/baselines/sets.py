@@ -63,7 +63,7 @@ def draw_training_sets(
         EventDataError: the events say nothing about some theta.
     """
     generator = torch.Generator().manual_seed(seed)
-    selected = events.report is not None and bool(events.report.selections)
+    selected = events.report is not None and bool(events.report.cuts)
     if events.components is not None and events.metadata.morphing is not None and not selected:
         return _weighted(events, prior, n_sets, most_events, generator)
     theta = events.require_theta()

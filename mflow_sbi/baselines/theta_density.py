@@ -59,10 +59,10 @@ class ThetaDensity(Float64Buffers):
                 "prior, or take a recipe that needs no prior (sbi_nle_nsf, sbi_nre_c, nre)"
             )
             raise MissingReference(message)
-        if events.report is not None and events.report.selections:
+        if events.report is not None and events.report.cuts:
             message = (
                 f"the recipe {recipe!r} divides by the density of the training thetas, which a "
-                f"selection ({'; '.join(events.report.selections)}) changes; take a recipe that "
+                f"selection ({'; '.join(events.report.cuts)}) changes; take a recipe that "
                 "needs no prior (sbi_nle_nsf, sbi_nre_c, nre)"
             )
             raise ConfigurationError(message)

@@ -45,6 +45,19 @@ class SelectionReport:
     dropped_objects: Mapping[str, int] = field(default_factory=dict)
     duplicates: int = 0
 
+    @property
+    def cuts(self) -> tuple[str, ...]:
+        """What selected the events: sentences, and what else dropped some of them.
+
+        Objects that do not count leave some events with too few: that is a selection too.
+
+        >>> SelectionReport(9, 6, {"fewer than 2 jets": 3, "fewer than 1 muon": 0}).cuts
+        ('not fewer than 2 jets',)
+        """
+        told = {f"selection {sentence}" for sentence in self.selections}
+        others = (f"not {why}" for why, n in self.dropped.items() if n and why not in told)
+        return (*self.selections, *others)
+
     def __add__(self, other: "SelectionReport") -> "SelectionReport":
         return SelectionReport(
             self.n_read + other.n_read,

@@ -20,9 +20,9 @@ def exact_likelihood(sample: EventSample) -> MorphingLikelihood:
         EventDataError: weighted events.
     """
     sample.require_unweighted()
-    if sample.report is not None and sample.report.selections:
+    if sample.report is not None and sample.report.cuts:
         message = (
-            f"the events were selected by {list(sample.report.selections)}, but the cross section "
+            f"the events were selected by {list(sample.report.cuts)}, but the cross section "
             "in the file is that before this selection; read them without it for the exact "
             "likelihood"
         )

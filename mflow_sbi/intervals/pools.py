@@ -53,7 +53,7 @@ class EventPool:
         self.sample.require_theta()
         self.sample.require_components()
         morphing, report = self.sample.metadata.morphing, self.sample.report
-        if morphing is None or morphing.likelihood != "exact" or (report and report.selections):
+        if morphing is None or morphing.likelihood != "exact" or (report and report.cuts):
             message = (
                 "expected events with the exact morphing components of all that were generated; "
                 "got joint ones or a selection; toys need p(x|theta) and its normalisation"

@@ -220,7 +220,8 @@ def _taken(
 ) -> EventSample:
     """Return events of the pool at other thetas: scores, components and record are theirs.
 
-    Their benchmark weights are left out: they belong to the sampling of the pool.
+    Their benchmark weights are left out: they belong to the sampling of the pool.  So is its
+    report: what a selection left is in the cross section.
     """
     morphing = pool.morphing(EVENT_MEASURE)
     components = pool.sample.require_components()[rows]
@@ -242,6 +243,7 @@ def _taken(
         benchmark_weight=None,
         score=joint_score(pool.basis, components, total, theta),
         components=components,
+        report=None,
     )
 
 

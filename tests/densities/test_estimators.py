@@ -210,6 +210,7 @@ def test_the_losses_are_their_definitions():
 
 
 SELECTED = SelectionReport(8000, 8000, {}, ("x0 > 0",))
+POOR = SelectionReport(9000, 8000, {"fewer than 2 jets": 1000})
 
 
 @pytest.mark.parametrize(
@@ -217,6 +218,7 @@ SELECTED = SelectionReport(8000, 8000, {}, ("x0 > 0",))
     [
         (replace(TRAIN, components=None), {}, MissingReference, "components in the file.*'nre'"),
         (replace(TRAIN, report=SELECTED), {}, ConfigurationError, "after a selection .x0 > 0"),
+        (replace(TRAIN, report=POOR), {}, ConfigurationError, "selection .not fewer than 2 jets"),
         (TRAIN, {"head_layers": 0}, ConfigurationError, "head_layers: expected at least 1"),
         (TRAIN, {"odd_parameters": ["t1"]}, ConfigurationError, "reflection"),
         (TRAIN, {"density": "flow"}, ConfigurationError, "unknown option 'density'"),

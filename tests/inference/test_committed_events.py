@@ -49,6 +49,14 @@ def test_selected_events_have_no_exact_likelihood(observed: EventSample):
         exact_likelihood(loose)
 
 
+def test_events_that_lost_their_objects_are_selected(observed: EventSample):
+    hard = read_events(OBSERVED, objects={"a": "pt > 60"})
+    assert 0 < len(hard) < len(observed)
+    with pytest.raises(MissingReference, match="selected by .'not fewer than 2 photons'"):
+        exact_likelihood(hard)
+    exact_likelihood(read_events(OBSERVED, objects={"a": "pt > 1"}))
+
+
 def test_weighted_events_have_no_exact_likelihood(observed: EventSample):
     weighted = replace(observed, weight=np.linspace(1, 2, len(observed)))
     with pytest.raises(EventDataError, match="unweighted"):

@@ -206,6 +206,9 @@ def test_cross_sections_and_scores_after_a_selection(pool):
     assert ks_2samp(events.x[:, 0], own).pvalue > 1e-3  # pyright: ignore
     again = MorphingPool.of(selected.take(np.arange(2000))).estimate  # a part is worth as much
     assert np.abs((again.value - c.mean(axis=0)) / again.error).max() < 4.5
+    drawn, _ = resampled(selected, PRIOR, 4000, np.random.default_rng(9))
+    twice = MorphingPool.of(drawn).estimate  # the selection is in the cross section, once
+    assert np.abs((twice.value - c.mean(axis=0)) / twice.error).max() < 6
 
 
 def test_sets_of_calibration_are_drawn_from_the_same_pools(pool, signed):
