@@ -42,6 +42,8 @@ from mflow_sbi.events.wording import counted, listed, nearest
 __all__ = ["Expression", "FourMomentum", "Namespace"]
 
 _LONGEST = 500
+_LARGEST = float(np.finfo(np.float64).max)
+_DEEPEST = 200  # parts within parts: well inside what Python's own recursion bears
 
 Kind: TypeAlias = Literal["number", "momentum", "planar momentum", "truth"]
 _PLANAR = ("met",)  # names of planar momenta, where an attribute or a function follows
@@ -114,6 +116,8 @@ class Expression:
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             reason = getattr(error, "msg", None) or str(error) or "too deeply nested"
             self._refuse(f"it does not parse ({reason})", error)
+        if _deeper_than(_DEEPEST, self._tree):
+            self._refuse(f"it is nested more than {_DEEPEST} levels deep")
         self.kind: Kind = self._check(self._tree)
 
     def __repr__(self) -> str:
@@ -174,6 +178,8 @@ class Expression:
     def _check(self, node: ast.expr) -> Kind:
         match node:
             case ast.Constant(value=value) if type(value) in (int, float):
+                if not abs(value) <= _LARGEST:
+                    self._refuse(f"{ast.unparse(node)[:20]}... is beyond all numbers of events")
                 return "number"
             case ast.Name(id=name):
                 self.columns.extend([] if name in self.columns else [name])
@@ -276,7 +282,7 @@ class Expression:
 
     def _value(self, node: ast.expr, names: Namespace, cache: dict) -> Any:  # noqa: ANN401
         if isinstance(node, ast.Constant):
-            return node.value
+            return np.float64(node.value)  # which divides by zero as columns do
         key = ast.unparse(node)
         if key not in cache:
             cache[key] = self._fresh_value(node, names, cache)
@@ -311,14 +317,14 @@ class Expression:
                 return function(*map(value, operands))
             case ast.BoolOp(op=op, values=values):
                 combine = np.logical_and if isinstance(op, ast.And) else np.logical_or
-                return combine.reduce([value(part) for part in values])
+                return reduce(combine, [value(part) for part in values])
             case ast.Compare(left=left, ops=ops, comparators=others):
                 sides = [self._finite(side, value(side)) for side in (left, *others)]
                 parts = [
                     _COMPARE[type(op)](low, high)
                     for op, low, high in zip(ops, sides, sides[1:], strict=False)
                 ]
-                return np.logical_and.reduce(parts)
+                return reduce(np.logical_and, parts)
         return self._refuse(f"{ast.unparse(node)!r} is not in the language")
 
     def _finite(self, node: ast.expr, value: ArrayLike) -> ArrayLike:
@@ -331,3 +337,11 @@ class Expression:
             )
             raise EventDataError(msg)
         return value
+
+
+def _deeper_than(most: int, node: ast.AST) -> bool:
+    """Return whether the parts of a sentence are nested more than `most` levels deep."""
+    level = [node]
+    for _ in range(most):
+        level = [child for parent in level for child in ast.iter_child_nodes(parent)]
+    return bool(level)

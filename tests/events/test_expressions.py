@@ -101,6 +101,10 @@ MEANINGS = {
     + np.tan(1),
     "min(a[0].pt, a[1].pt, 40)": np.minimum(np.minimum(A.pt, B.pt), 40),
     "max(abs(a[0].eta), abs(a[1].eta))": np.maximum(np.abs(A.eta), np.abs(B.eta)),
+    "1 < 2 < a[0].pt": A.pt > 2,
+    "1 > 2 or a[0].pt > 50": A.pt > 50,
+    "a[0].pt / 0": np.full(len(A), np.inf),
+    "a[0].pt + 1 / 0": np.full(len(A), np.inf),
 }
 
 
@@ -164,6 +168,9 @@ NOT_IN_THE_LANGUAGE = {
     "a[0].pt\0": "does not parse",
     "+".join(["1"] * 400): "longer than",
     "a[0].pt in (1, 2)": "not in the language",
+    "a[0].pt > " + "9" * 400: "beyond all numbers",
+    "a[0].pt > 1e400": "beyond all numbers",
+    "-" * 400 + "a[0].pt": "nested more than 200 levels",
     "(x := 1)": "not in the language",
 }
 
