@@ -177,7 +177,7 @@ class Expression:
 
     def _check(self, node: ast.expr) -> Kind:
         match node:
-            case ast.Constant(value=value) if type(value) in (int, float):
+            case ast.Constant(value=int() | float() as value) if type(value) is not bool:
                 if not abs(value) <= _LARGEST:
                     self._refuse(f"{ast.unparse(node)[:20]}... is beyond all numbers of events")
                 return "number"
