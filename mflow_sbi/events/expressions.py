@@ -282,7 +282,8 @@ class Expression:
 
     def _value(self, node: ast.expr, names: Namespace, cache: dict) -> Any:  # noqa: ANN401
         if isinstance(node, ast.Constant):
-            return np.float64(node.value)  # which divides by zero as columns do
+            number: Any = node.value
+            return np.float64(number)  # which divides by zero as columns do
         key = ast.unparse(node)
         if key not in cache:
             cache[key] = self._fresh_value(node, names, cache)
