@@ -6,6 +6,7 @@ that none are passed to it: selections are ours.
 
 import struct
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,13 +61,21 @@ def open_root(path: Path) -> Iterator[EventFile]:
 
 def _tree(path: Path, name: str, file: Any) -> EventTree:  # noqa: ANN401
     tree = file[name]
-    branches = tuple(dict.fromkeys(tree.keys(recursive=True, full_paths=False)))
+    branches = _names(tree)
 
     def read(branch: str, start: int, stop: int) -> ak.Array:
         with damage_named(path, f"branch {branch!r}", _DAMAGE):
             return tree[branch].array(entry_start=start, entry_stop=stop, library="ak")
 
     return EventTree(path, name, int(tree.num_entries), branches, read)
+
+
+def _names(tree: Any) -> tuple[str, ...]:  # noqa: ANN401
+    """Return the names of branches; of those that share one, their paths, which uproot knows."""
+    names, paths = (tree.keys(recursive=True, full_paths=full) for full in (False, True))
+    shared = {name for name, n in Counter(names).items() if n > 1}
+    both = zip(names, paths, strict=True)
+    return tuple(dict.fromkeys(path if name in shared else name for name, path in both))
 
 
 def _record(path: Path, file: Any, classes: dict[str, str]) -> EventMetadata | None:  # noqa: ANN401

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import uproot
 
 from mflow_sbi.errors import (
     EventDataError,
@@ -374,3 +375,15 @@ def test_a_record_without_theory_takes_point_and_benchmarks(
     np.testing.assert_array_equal(placed.theta, np.tile([0.5, -1.0], (30, 1)))
     with pytest.raises(MetadataError, match=r"points theta of \[2\] numbers, but 1"):
         read_events(path, benchmark_weights=benchmarks, theta={"c": 0.5})
+
+
+def test_branches_that_share_a_name_are_named_by_their_paths(tmp_path):
+    path = tmp_path / "two.root"
+    with uproot.recreate(path) as file:
+        two = ({"pt": 11.0, "eta": 0.1}, {"pt": 21.0, "eta": 0.2})
+        file.mkrntuple(
+            "events", {name: ak.Array([one]) for name, one in zip("ab", two, strict=True)}
+        )
+    with pytest.raises(EventFileError, match=r"no branch 'pt'.*'a\.pt'.*'b\.pt'"):
+        read_events(path, observables=["pt"])
+    assert read_events(path, observables=["b.pt", "a.pt"]).x.tolist() == [[21.0, 11.0]]
