@@ -89,3 +89,13 @@ def test_the_table_of_data_efficiency_is_that_of_the_record():
             for density in ("morphing", "residual", "flow")
         ]
         assert f"| {thousands},000 | {' | '.join(cells)} |".replace("1000,", "1,000,") in text
+
+
+def test_the_benchmark_page_has_the_numbers_of_the_record():
+    path = ROOT / "benchmarks" / "results" / "wbf_comparison.json"
+    metrics = json.loads(path.read_text())["metrics"]
+    page = (ROOT / "docs" / "benchmark.md").read_text()
+    measured = [name for name in metrics if "_tv_" in name and f"{name}_error" in metrics]
+    assert measured
+    for name in measured:
+        assert f"| {metrics[name]:.3f} ± {metrics[f'{name}_error']:.3f} |" in page, name
