@@ -184,7 +184,7 @@ def write_docs(
         missing = [
             m.title for s, n, m in chosen(size, None) if s == setting and f"{s}/{n}" not in pieces
         ]
-        parts += [f"\nNot measured yet: {', '.join(missing)}.\n"] if missing else []
+        parts += [f"\nNot measured yet: {'; '.join(missing)}.\n"] if missing else []
     path.write_text("".join(parts), encoding="utf-8")
 
 

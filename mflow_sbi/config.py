@@ -134,6 +134,13 @@ def parse_config(values: Mapping[str, Any], where: str = "configuration") -> Run
     config.require_readable(where)
     find_recipe(config.recipe).parse_options(config.options)
     config.training_schedule()
+    if config.morphing is not None and config.max_events is not None:
+        message = (
+            f"{where}: max_events keeps a part of the events, and morphing would take their cross "
+            "section for that of all; leave max_events out, or take a part of the pool by "
+            "`resample: {part: [0, 0.5]}`"
+        )
+        raise ConfigurationError(message)
     if config.streaming is not None:
         require_streaming(config.recipe)
         if config.morphing is not None or config.resample is not None:

@@ -87,7 +87,7 @@ class QuickstartSettings:
         threads: torch threads of each training; as many as there are cores run side by side.
     """
 
-    training_events: int = 300_000
+    training_events: int = 150_000
     test_events: int = 5_000
     observed_events: int = 20
     truth: tuple[float, float] = (0.5, 0.0)

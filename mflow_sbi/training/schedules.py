@@ -11,8 +11,8 @@ from mflow_sbi.training.optimisers import AdamW, Optimiser
 __all__ = ["FEW_STEPS", "Phase", "Schedule"]
 
 FEW_STEPS = 300
-"""Steps of a phase below which networks have hardly moved: default epochs are those of samples of
-100,000 events and more, and on 10,000 they leave posteriors that are wrong, not only wide."""
+"""Steps of a phase below which networks have hardly moved; default epochs are those of samples of
+100,000 events and more."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class Schedule:
         >>> from mflow_sbi.training import LatentNegativeLogProb, Phase, Schedule
         >>> density = Phase("density", ((LatentNegativeLogProb(), 1.0),), ("density",), epochs=8)
         >>> Schedule((density,)).short_phases(7200)[0]  # doctest: +ELLIPSIS
-        "phase 'density' takes 56 steps (8 epochs of 7,200 events, 1,000 at a time): few for ..."
+        "phase 'density' takes 56 steps (epochs: 8, of 7,200 events, 1,000 at a time): few for ..."
         """
         found = []
         for phase in self.phases:
@@ -138,7 +138,7 @@ class Schedule:
             steps = epochs * max(1, n_events // phase.batch_size)
             if steps < FEW_STEPS:
                 found.append(
-                    f"phase {phase.name!r} takes {steps} steps ({epochs} epochs of {n_events:,} "
+                    f"phase {phase.name!r} takes {steps} steps (epochs: {epochs}, of {n_events:,} "
                     f"events, {min(phase.batch_size, n_events):,} at a time): few for a network; "
                     f"with so few events raise its epochs (`phases: {{{phase.name}: "
                     "{epochs: ..., batch_size: ...}}`), early stopping ends it in time"

@@ -22,6 +22,9 @@ __all__ = ["BATCH", "Shower", "batches_of", "prepared_pythia", "pythia_seed", "s
 BATCH = 1000
 """Events that leave Pythia at a time; a batch of them takes about 50 MB."""
 
+TELLING = 5
+"""Pythia gives up an event in a thousand by chance; so many and no other have a cause."""
+
 SEED_MAX = 900_000_000
 """Largest seed that Pythia takes."""
 
@@ -95,7 +98,8 @@ def stable_particles(
         px, py, pz, energy in GeV and pid.
 
     Raises:
-        ChainError: Pythia does not know a setting, does not start, or gives up a whole batch.
+        ChainError: Pythia does not know a setting, does not start, or gives up a whole batch of
+            `TELLING` events or more.
     """
     yield from batches_of(prepared_pythia(path, shower), n_events, batch)
 
@@ -106,16 +110,19 @@ def batches_of(
     batch: int = BATCH,
 ) -> Iterator[tuple[NDArray[np.int64], Jagged]]:
     """`stable_particles` of a Pythia that has been prepared."""
+    n_made = 0
     for start in range(0, n_events, batch):
         wanted = min(batch, n_events - start)
         rows, particles = _stable(pythia.nextBatch(wanted, "none"))
-        if not rows.size:
+        n_made += rows.size
+        if not rows.size and (wanted >= TELLING or not n_made):
             msg = (
                 f"Pythia made none of the events {start} to {start + wanted - 1}; "
                 "is the colour flow of their partons complete?"
             )
             raise ChainError(msg)
-        yield start + rows, particles
+        if rows.size:
+            yield start + rows, particles
 
 
 def _stable(events: Any) -> tuple[NDArray[np.int64], Jagged]:  # noqa: ANN401 - an awkward array

@@ -166,6 +166,10 @@ REFUSED = {
         "need the whole pool in memory",
     ),
     "degree": ({"morphing": {"degree": 0}}, "morphing.degree"),
+    "a part of the pool": (
+        {"morphing": {}, "max_events": 10},
+        "would take their cross section for that of all",
+    ),
 }
 
 

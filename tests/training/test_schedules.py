@@ -43,6 +43,6 @@ def test_phases_of_few_steps_are_told():
     many = DENSITY.with_epochs(FEW_STEPS // 2)
     assert Schedule((many,), cycles=2).short_phases(1000) == ()
     (sentence,) = Schedule((MANIFOLD, many), cycles=2).short_phases(1000)
-    assert "phase 'manifold' takes 50 steps (50 epochs of 1,000 events" in sentence
+    assert "phase 'manifold' takes 50 steps (epochs: 50, of 1,000 events" in sentence
     (sentence,) = Schedule((many,)).short_phases(1999)
     assert f"takes {FEW_STEPS // 2} steps" in sentence

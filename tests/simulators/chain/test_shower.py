@@ -1,9 +1,16 @@
 """What leaves Pythia: all of the momentum, two photons of the Higgs boson, the right events."""
 
+import awkward as ak
 import numpy as np
 import pytest
 
-from simulators.chain.shower import Shower, pythia_seed, stable_particles
+from simulators.chain.shower import (
+    Shower,
+    batches_of,
+    prepared_pythia,
+    pythia_seed,
+    stable_particles,
+)
 from simulators.errors import ChainError
 from simulators.wbf.full_chain import PYTHIA
 
@@ -54,6 +61,29 @@ def test_unknown_settings_and_missing_events_are_refused(lhe_file):
         next(stable_particles(lhe_file, 5, Shower(1, commands=("Beams:colour = red",))))
     with pytest.raises(ChainError, match="made none of the events 60 to 69"):
         list(stable_particles(lhe_file, 70, Shower(1), batch=60))
+
+
+class GivesUpTheLast:
+    """A Pythia that gives up the last events, by chance."""
+
+    def __init__(self, pythia, n_made):
+        self.pythia, self.n_left = pythia, n_made
+
+    def nextBatch(self, n, mode):  # noqa: N802 - Pythia's own name
+        self.n_left -= n
+        return ak.Array([None] * n) if self.n_left < 0 else self.pythia.nextBatch(n, mode)
+
+
+def test_a_short_batch_that_pythia_gives_up_ends_no_run(lhe_file):
+    def rows(n_events, n_made):
+        pythia = GivesUpTheLast(prepared_pythia(lhe_file, Shower(3)), n_made)
+        return np.concatenate([found for found, _ in batches_of(pythia, n_events, 10)])
+
+    np.testing.assert_array_equal(rows(11, 10), np.arange(10))
+    with pytest.raises(ChainError, match="made none of the events 10 to 14"):
+        rows(15, 10)
+    with pytest.raises(ChainError, match="made none of the events 0 to 0"):
+        rows(1, 0)
 
 
 def test_seeds_are_in_the_range_of_pythia():
