@@ -1,6 +1,6 @@
 r"""The training variants of the M-flow study on its toys: twelve on the polynomial surface.
 
-    python benchmarks/polynomial_surface.py --size small|medium|large
+    python benchmarks/polynomial_surface.py --size small|medium|large [--seeds 2 3]
 
     polynomial   the study's surface with our own constants, d = 2 in R^3, theta ~ U(-1, 1)
     circle       von Mises, kappa = 1, with noise N(0, 0.01^2)
@@ -30,6 +30,7 @@ surface's own units (Lorenz: standardised ones).
 Optimal transport compares events together with their theta (`SampleTransport`), which the study
 did not; and its batches have 300 events instead of 1000: at equal CPU time it makes few steps.
 
+`--seeds` measures some seeds, for instance in two clones at once; their pieces are one file's.
 Finished pieces stay in `results/polynomial_surface_<size>_pieces.json`, each with the commit that
 measured it; the record is written after every seed, and names the seeds that it has.
 """
@@ -205,6 +206,12 @@ def seed_of(piece: str) -> int:
     return int(piece.rpartition("/")[2])
 
 
+def finished_seeds(pieces: Mapping[str, Metrics], size: Size) -> list[int]:
+    """Return the seeds of which all pieces are measured."""
+    every = [f"{surface}/{name}" for surface, names in NAMES.items() for name in names]
+    return [seed for seed in size.seeds if all(f"{piece}/{seed}" in pieces for piece in every)]
+
+
 def summarise(pieces: Mapping[str, Metrics]) -> Metrics:
     """Return medians and worst over seeds, counts of failed seeds, <surface>_<variant>_<metric>.
 
@@ -276,6 +283,7 @@ def main() -> None:
     """Measure the missing pieces, write the record after every seed, print a table with bars."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", choices=SIZES, default="small")
+    parser.add_argument("--seeds", type=int, nargs="+", default=None, help="measure these only")
     parser.add_argument("--out", type=Path, default=None, help="another file for the record")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -284,9 +292,9 @@ def main() -> None:
     kept = CommittedPieces(RESULTS / f"polynomial_surface_{options.size}_pieces.json", sources())
     measure_lines(kept, terminal)
     metrics: Metrics = {}
-    for number, seed in enumerate(size.seeds, start=1):
+    for seed in options.seeds or size.seeds:
         measure_seed(size, seed, folder, kept, terminal)
-        done = list(size.seeds[:number])
+        done = finished_seeds(kept.sections, size)
         metrics = summarise({k: v for k, v in kept.sections.items() if seed_of(k) in (0, *done)})
         written = write_record(
             "polynomial_surface", options.size, metrics, done, options.out, commits=kept.commits
