@@ -57,11 +57,15 @@ def write_record(
     return path
 
 
+NO_RESULTS = ":(exclude)benchmarks/results"
+"""Pieces finished before the present one are no change of what measures it."""
+
+
 def commit_of_the_code() -> str:
-    """Return the commit, marked where tracked files differ from it."""
+    """Return the commit, marked where tracked files, other than results, differ from it."""
     try:
         commit = _git("rev-parse", "HEAD")
-        changed = _git("status", "--porcelain", "--untracked-files=no")
+        changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", NO_RESULTS)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return f"{commit} with uncommitted changes" if changed else commit

@@ -75,7 +75,7 @@ from mflow_sbi.events import EventSample, Standardizer, read_events
 from mflow_sbi.interfaces import Array
 from mflow_sbi.options import parse_options
 from mflow_sbi.recipes import RECIPES, train
-from mflow_sbi.surrogates import PseudoInvertibleFlow, TrainedSurrogate
+from mflow_sbi.surrogates import TrainedSurrogate
 from mflow_sbi.training import FitSettings, Schedule
 from simulators.__main__ import main as simulate
 
@@ -230,12 +230,8 @@ def ambient_metrics(
     """Return what the density says of test events, clean and moved, and PIE's projections."""
     moved = x + OUTLIER_NOISE * rng.standard_normal(x.shape)
     metrics = {"auc": auc(-trained.log_prob(x, theta), -trained.log_prob(moved, theta))}
-    flow, record = trained.surrogate, trained.record
-    if isinstance(flow, PseudoInvertibleFlow):
-        at = torch.from_numpy(record.parameters.transform(theta)).float()
-        with torch.no_grad():
-            points = flow.project_at(trained.standardise(x), at).double().numpy()
-        error = np.linalg.norm(x - record.observables.inverse(points), axis=1)
+    if trained.has_surface:
+        error = np.linalg.norm(x - trained.project_at(x, theta)[0], axis=1)
         metrics["re"] = float(np.minimum(error, CLIP).mean())
     return metrics
 

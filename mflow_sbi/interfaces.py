@@ -36,6 +36,7 @@ __all__ = [
     "Pull",
     "Quiet",
     "Reporter",
+    "SurfacePerTheta",
     "Surrogate",
 ]
 
@@ -105,6 +106,15 @@ class ManifoldSurrogate(Surrogate, Protocol):
 
     def log_volume(self, u: Latents) -> Tensor:
         """Return 1/2 log det J^T J of the decoder at u, (N,)."""
+        ...
+
+
+@runtime_checkable
+class SurfacePerTheta(Surrogate, Protocol):
+    """A surrogate of events in all dimensions that draws them on a surface of their theta."""
+
+    def project_at(self, x: Events, theta: Parameters) -> Events:
+        """Return the points of the surfaces of theta next to x, rows paired, (N, n)."""
         ...
 
 

@@ -47,7 +47,8 @@ def evaluate_run(
     Density with its measure, reconstruction error, closure of generated, projected and simulated
     events, two-sample distances of every observable.  Test events for which no point of the
     surface is found are counted, and left out of density, reconstruction error and closure of
-    projections; latents without one are drawn again, and their share is told.  Of a ratio:
+    projections; latents without one are drawn again, and their share is told.  Where every theta
+    has a surface (PIE), events are projected onto that of their theta.  Of a ratio:
     normalisation, cover of its reference, reliability.  A surrogate without a density is asked
     for reliability only, and the metrics say what it `lacks`.
     """
@@ -63,7 +64,7 @@ def evaluate_run(
         theta = test.require_theta()
         generated, n_again = surrogate.sample_counted(theta, config.seed)
         progress(1, 4)
-        projected, found = surrogate.project_with_flags(test.x)
+        projected, found = surrogate.project_at(test.x, theta)
         scale = surrogate.record.observables
         projections = projection_metrics(
             scale.transform(test.x), scale.transform(projected), found
@@ -74,7 +75,6 @@ def evaluate_run(
         log_prob = surrogate.log_prob(test.x[few], theta[few]) if len(few) else np.empty(0)
         progress(3, 4)
         distances = marginal_distances(test.x, generated, test.observable_names)
-        on_manifold = surrogate.is_manifold
         metrics: dict[str, Any] = {
             "recipe": config.recipe,
             "notes": list(surrogate.record.notes),
@@ -85,7 +85,9 @@ def evaluate_run(
             "log_prob_median": float(np.median(log_prob)) if len(few) else None,
             "log_prob_events": len(log_prob),
             "log_prob_measure": surrogate.surrogate.measure,
-            "reconstruction_error": projections.reconstruction_error if on_manifold else None,
+            "reconstruction_error": (
+                projections.reconstruction_error if surrogate.has_surface else None
+            ),
             "closure_generated": closure(generated) if is_published_study(test) else None,
             "worst_kolmogorov_smirnov": max(d.kolmogorov_smirnov for d in distances),
             "mean_wasserstein": float(np.mean([d.wasserstein for d in distances])),

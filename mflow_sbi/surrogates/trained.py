@@ -30,6 +30,7 @@ from mflow_sbi.interfaces import (
     Latents,
     LogProbs,
     ManifoldSurrogate,
+    SurfacePerTheta,
     Surrogate,
 )
 from mflow_sbi.surrogates.without_density import WithoutDensity
@@ -127,6 +128,11 @@ class TrainedSurrogate:
     def is_manifold(self) -> bool:
         """Whether events lie on a learned surface, so that projections exist."""
         return isinstance(self.surrogate, ManifoldSurrogate)
+
+    @property
+    def has_surface(self) -> bool:
+        """Whether it draws events on a surface: one, or one of every theta (PIE)."""
+        return self.is_manifold or isinstance(self.surrogate, SurfacePerTheta)
 
     @property
     def generates(self) -> bool:
@@ -268,6 +274,27 @@ class TrainedSurrogate:
         parts = [self.surrogate.project_with_flags(part) for part in events.split(CHUNK_ROWS)]
         points, found = (torch.cat(column) for column in zip(*parts, strict=True))
         return self._physical(points), found.cpu().numpy()
+
+    @torch.no_grad()
+    def project_at(self, x: ArrayLike, theta: ArrayLike) -> tuple[Array, NDArray[np.bool_]]:
+        """Return `project_with_flags`, onto the surface of theta where every theta has its own.
+
+        Args:
+            x: events in physical units, (N, n).
+            theta: their parameters, (N, p).
+
+        Raises:
+            ShapeError: events and parameters are not paired.
+        """
+        events = self.standardise(x)
+        at = self._paired(len(events), theta)
+        if not isinstance(self.surrogate, SurfacePerTheta):
+            return self.project_with_flags(x)
+        chunks = zip(events.split(CHUNK_ROWS), at.split(CHUNK_ROWS), strict=True)
+        parts = [
+            self.surrogate.project_at(part, thetas.to(self._dtype)) for part, thetas in chunks
+        ]
+        return self._physical(torch.cat(parts)), np.ones(len(events), dtype=np.bool_)
 
     @torch.no_grad()
     def reconstruction_error(self, x: ArrayLike) -> Array:

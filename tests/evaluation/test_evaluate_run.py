@@ -5,9 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from mflow_sbi.config import read_config
-from mflow_sbi.errors import ChartError
+from mflow_sbi.config import parse_config, read_config
+from mflow_sbi.errors import ChartError, ShapeError
+from mflow_sbi.events import read_events
+from mflow_sbi.interfaces import SurfacePerTheta
 from mflow_sbi.recipes import load_surrogate
 from mflow_sbi.runs import evaluate_run, train_run
 from simulators.manifolds.event_file import draw_points, metadata, write_points
@@ -68,6 +71,31 @@ def test_without_any_projection_there_are_no_means(run: Path, tmp_path: Path) ->
     assert metrics["n_without_projection"] == 20
     assert metrics["reconstruction_error"] is None
     assert metrics["log_prob_mean"] is None
+
+
+def test_a_surface_per_theta_has_a_reconstruction_error(tmp_path: Path) -> None:
+    for name, n in (("train", 1000), ("test", 50)):
+        _write_arc(tmp_path / f"{name}.root", n, 0, n)
+    small = {"layers": 1, "hidden": 8}
+    options = {"latent_dim": 1, "split": small, "density": small}
+    events = str(tmp_path / "train.root")
+    values = {"name": "pie", "recipe": "pie", "events": events, "options": options}
+    config = parse_config({**values, "phases": {"density": {"epochs": 1}}})
+    train_run(config, tmp_path / "run")
+    metrics = evaluate_run(tmp_path / "run", str(tmp_path / "test.root"))
+    test, surrogate = read_events(tmp_path / "test.root"), load_surrogate(tmp_path / "run")
+    flow, theta = surrogate.surrogate, surrogate.record.parameters.transform(test.require_theta())
+    assert surrogate.has_surface
+    assert not surrogate.is_manifold
+    assert isinstance(flow, SurfacePerTheta)
+    x = surrogate.standardise(test.x)
+    with torch.no_grad():
+        points = flow.project_at(x, torch.from_numpy(theta).float()).double()
+    expected = float(torch.linalg.vector_norm(x - points, dim=1).mean())
+    assert metrics["reconstruction_error"] == pytest.approx(expected, rel=1e-6)
+    assert expected > 1e-3
+    with pytest.raises(ShapeError, match="one per event"):
+        surrogate.project_at(test.x, test.require_theta()[:3])
 
 
 def test_projections_alone_refuse_or_flag(run: Path) -> None:
