@@ -43,6 +43,12 @@ def _ratio(kind: str, inputs: str, **options: Any) -> Mapping[str, Any]:  # noqa
     return {"density": {"kind": kind, "inputs": inputs, **SYMMETRIES}, **options}
 
 
+def _until_it_stops(recipe: str, /, **keys: Any) -> Mapping[str, Any]:  # noqa: ANN401
+    """Return the run of a method of sbi that ends by sbi's own rule, 20 epochs without gain."""
+    phases = {"inference": {"epochs": 150, "patience": 20}}
+    return _run(recipe, phases=phases, **keys)
+
+
 BOTH = ("tuned", "paper")
 INVERTIBLE, IMPLICIT = {"chart": "invertible"}, {"chart": "implicit"}
 TOLD_POLY = (X, SYM, POLY)
@@ -115,7 +121,20 @@ METHODS: Mapping[str, Method] = {
     "sbi_nre_a": Method("NRE-A (sbi)", (X,), _run("sbi_nre_a")),
     "sbi_nre_b": Method("NRE-B (sbi)", (X,), _run("sbi_nre_b")),
     "sbi_nre_c": Method("NRE-C (sbi)", (X,), _run("sbi_nre_c")),
+    "sbi_nle_maf_long": Method(
+        "NLE, MAF (sbi), until it stops", (X,), _until_it_stops("sbi_nle_maf"), seeds=1
+    ),
+    "sbi_nle_maf_latents_long": Method(
+        "NLE, MAF, on the surface (sbi), until it stops",
+        (X, "the surface"),
+        _until_it_stops("sbi_nle_maf", options={"inputs": "prescribed"}),
+        seeds=1,
+    ),
+    "sbi_nre_c_long": Method(
+        "NRE-C (sbi), until it stops", (X,), _until_it_stops("sbi_nre_c"), seeds=1
+    ),
 }
+"""sbi's trainers get about as much CPU time as ours; `_long` tells what more would bring them."""
 
 
 @dataclass(frozen=True)
