@@ -39,9 +39,9 @@ import torch
 from pieces import CommittedPieces
 from record import RESULTS, ROOT, write_record
 from wbf_methods import METHODS, SIZES, Method, Size
+from wbf_page import SET_EVENTS, Flat, table_of, write_docs
 
-from mflow_sbi import plots
-from mflow_sbi.comparison import POINT, StudyRow, StudyTable
+from mflow_sbi.comparison import StudyRow
 from mflow_sbi.config import parse_config
 from mflow_sbi.console import Terminal
 from mflow_sbi.errors import TrainingError
@@ -51,7 +51,6 @@ from mflow_sbi.runs import evaluate_run, train_run
 from simulators.__main__ import main as simulate
 
 TRUTHS = ((0.0, 0.0), (0.5, 0.0), (-1.0, -1.0))
-SET_EVENTS = 20
 POOL_EVENTS = 50_000
 NAMES = {
     "total_variation": "tv",
@@ -64,7 +63,6 @@ NAMES = {
     "training_cpu_minutes": "cpu_minutes",
     "seconds": "posterior_s",
 }
-Flat = dict[str, Any]
 
 
 def simulated(folder: Path, setting: str, theta: Sequence[str], n: int, seed: int) -> str:
@@ -125,12 +123,6 @@ def as_flat(row: StudyRow) -> Flat:
     }
 
 
-def as_row(flat: Flat) -> StudyRow:
-    """Return the row of JSON values."""
-    numbers = {name: (value[0], value[1]) for name, value in flat["numbers"].items()}
-    return StudyRow(**{**flat, "numbers": numbers})
-
-
 def metrics_of(pieces: Mapping[str, Mapping[str, Flat]]) -> dict[str, float]:
     """Return flat metrics of all finished methods, by "<setting>/<method>"."""
     metrics: dict[str, float] = {}
@@ -152,52 +144,6 @@ def metrics_of(pieces: Mapping[str, Mapping[str, Flat]]) -> dict[str, float]:
                     mean = rows[label]["numbers"][number][0]
                     metrics[f"{setting}_{NAMES[number]}_{short}"] = mean
     return metrics
-
-
-def table_of(pieces: Mapping[str, Mapping[str, Flat]], setting: str, size: Size) -> StudyTable:
-    """Return the table of a setting, best method first."""
-    mine = {k.split("/")[1]: rows for k, rows in pieces.items() if k.startswith(f"{setting}/")}
-    first = next(rows for rows in mine.values() if EXACT in rows)
-    methods = [as_row(rows[METHODS[name].title]) for name, rows in mine.items()]
-    rows = (as_row(first[EXACT]), *methods, as_row(first[PRIOR]), as_row(first[POINT]))
-    truths = tuple(rows[0].by_truth["total_variation"])
-    table = StudyTable(rows, truths, SET_EVENTS, size.sets)
-    return table.in_order("total_variation")
-
-
-def write_docs(
-    path: Path, pieces: Mapping[str, Mapping[str, Flat]], size: Size, command: str
-) -> None:
-    """Write the page: for every setting a table, a figure, and what the methods were told."""
-    parts = [INTRODUCTION.format(events=size.events, command=command)]
-    for setting in size.seeds:
-        if not any(key.startswith(f"{setting}/") for key in pieces):
-            continue
-        table = table_of(pieces, setting, size)
-        picture = path.with_name(f"{path.stem}_{setting}.png")
-        plots.save_figure(plots.study_plot(table), picture, dpi=110)
-        told = {method.title: ", ".join(method.told) for method in METHODS.values()}
-        parts.append(f"\n## Setting `{setting}`\n\n![{setting}]({picture.name})\n\n")
-        parts.append(table.to_markdown())
-        parts.append("\n| method | told |\n| --- | --- |\n")
-        parts += [f"| {row.label} | {told[row.label]} |\n" for row in table.ranked()]
-        missing = [
-            m.title for s, n, m in chosen(size, None) if s == setting and f"{s}/{n}" not in pieces
-        ]
-        parts += [f"\nNot measured yet: {'; '.join(missing)}.\n"] if missing else []
-    path.write_text("".join(parts), encoding="utf-8")
-
-
-INTRODUCTION = """# Benchmark: every method against the exact posterior
-
-All methods learn from the same {events:,} WBF events at theta ~ N(0, 1)^2 and are asked for the
-posteriors of the same sets of events, on the same grids, by the same code. They are told
-different things: the second table of each setting says what. A method that is told the
-polynomial form of an effective theory should be better than one that is not; the table says by
-how much. Failed trainings are counted. One thread; CPU minutes are those of a whole training.
-
-    {command}
-"""
 
 
 def sources() -> list[Path]:
@@ -263,7 +209,7 @@ def main() -> None:
     terminal.say(f"written: {written}")
     if options.docs is not None:
         command = f"python benchmarks/wbf_comparison.py --size {options.size}"
-        write_docs(options.docs, pieces, size, command)
+        write_docs(options.docs, pieces, size, command, chosen(size, None))
 
 
 if __name__ == "__main__":

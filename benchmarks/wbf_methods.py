@@ -4,7 +4,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["METHODS", "SIZES", "Method", "Size"]
+__all__ = [
+    "COMPONENTS",
+    "METHODS",
+    "POLY",
+    "SCORE",
+    "SIZES",
+    "SURFACE",
+    "SYM",
+    "Method",
+    "Size",
+    "X",
+]
 
 SYMMETRIES = {
     "reflection": True,
@@ -14,6 +25,7 @@ SYMMETRIES = {
 }
 X, SYM, POLY = "x, theta", "symmetries", "polynomial form and cross section"
 SCORE, COMPONENTS = "joint score", "joint components"
+SURFACE = "the surface"
 
 
 @dataclass(frozen=True)
@@ -72,7 +84,7 @@ METHODS: Mapping[str, Method] = {
         seeds=1,
     ),
     "emflow": Method("M_e-flow", (X,), _run("emflow")),
-    "fom": Method("known surface, flow", (X, "the surface"), _run("fom")),
+    "fom": Method("known surface, flow", (X, SURFACE), _run("fom")),
     "mflow_residual": Method(
         "M-flow, residual density",
         (X, SYM),
@@ -97,7 +109,7 @@ METHODS: Mapping[str, Method] = {
     ),
     "fom_morphing": Method(
         "known surface, morphing density",
-        (*TOLD_POLY, "the surface"),
+        (*TOLD_POLY, SURFACE),
         _run("fom", options=_ratio("morphing", "samples")),
     ),
     "nre": Method("NRE (CARL)", (X, SYM), _run("nre", options=SYMMETRIES), BOTH),
@@ -109,12 +121,12 @@ METHODS: Mapping[str, Method] = {
     "sbi_nle_maf": Method("NLE, MAF (sbi)", (X,), _run("sbi_nle_maf")),
     "sbi_nle_maf_latents": Method(
         "NLE, MAF, on the surface (sbi)",
-        (X, "the surface"),
+        (X, SURFACE),
         _run("sbi_nle_maf", options={"inputs": "prescribed"}),
     ),
     "sbi_nle_nsf_latents": Method(
         "NLE, NSF, on the surface (sbi)",
-        (X, "the surface"),
+        (X, SURFACE),
         _run("sbi_nle_nsf", options={"inputs": "prescribed"}),
         seeds=1,
     ),
@@ -126,7 +138,7 @@ METHODS: Mapping[str, Method] = {
     ),
     "sbi_nle_maf_latents_long": Method(
         "NLE, MAF, on the surface (sbi), until it stops",
-        (X, "the surface"),
+        (X, SURFACE),
         _until_it_stops("sbi_nle_maf", options={"inputs": "prescribed"}),
         seeds=1,
     ),

@@ -99,3 +99,21 @@ def test_the_benchmark_page_has_the_numbers_of_the_record():
     assert measured
     for name in measured:
         assert f"| {metrics[name]:.3f} ± {metrics[f'{name}_error']:.3f} |" in page, name
+
+
+@pytest.mark.parametrize(
+    ("words", "method"),
+    [
+        ("M-flow, residual density", "mflow_residual"),
+        ("NRE (CARL)", "nre"),
+        ("M-flow, morphing density", "mflow"),
+        ("M-flow, components", "mflow_components"),
+        ("M-flow, scores", "mflow_score"),
+        ("NRE-B of sbi", "sbi_nre_b"),
+        ("NRE-C of sbi", "sbi_nre_c"),
+    ],
+)
+def test_the_closest_methods_are_those_of_the_record(words, method):
+    path = ROOT / "benchmarks" / "results" / "wbf_comparison.json"
+    metrics = json.loads(path.read_text())["metrics"]
+    assert f"{words}, {metrics[f'tuned_tv_{method}']:.3f}" in README
