@@ -177,6 +177,14 @@ def on_wbf_events(pieces: Pieces) -> Iterable[str]:
         f"CPU minutes, one after the other {tv[1]:.3f} in {minutes[1]:.1f}: at the weight 0.01 of "
         "the likelihood it is as good, not better, and slower."
     )
+    names = ("sbi_nle_maf", "sbi_nle_maf_long", "sbi_nle_maf_latents", "sbi_nle_maf_latents_long")
+    short, long, on, on_long = (number(pieces, name, "total_variation") for name in names)
+    yield (
+        "A likelihood in all dimensions of events on a surface grows without bound and the "
+        f"posterior gets worse as it is learned: NLE of sbi on the observables goes from TV "
+        f"{short:.3f} to {long:.3f} with ten times the training, on the latents of the surface "
+        f"from {on:.3f} to {on_long:.3f}: {reproduced(long > short and on_long < on)}."
+    )
 
 
 def on_toys(metrics: Mapping[str, float]) -> Iterable[str]:
