@@ -30,7 +30,8 @@ posteriors of the same sets of events, on the same grids, by the same code. They
 different things: the second table of each setting says what. A method that is told the
 polynomial form of an effective theory should be better than one that is not; the table says by
 how much. Failed trainings are counted. One thread; CPU minutes are those of a whole training;
-trainings of different methods are of about the same length, "until it stops" are not. A morphing
+trainings of different methods are of about the same length. "Until it stops" are longer ones of
+sbi, by its rule of 20 epochs without gain and 150 epochs at most: both NLE came to 150. A morphing
 ratio reads the objects of an event and not its latents, so that on the known and on the discovered
 surface its posteriors are the same.
 
