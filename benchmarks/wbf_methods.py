@@ -56,7 +56,7 @@ def _ratio(kind: str, inputs: str, **options: Any) -> Mapping[str, Any]:  # noqa
 
 
 def _until_it_stops(recipe: str, /, **keys: Any) -> Mapping[str, Any]:  # noqa: ANN401
-    """Return the run of a method of sbi that ends by its rule, 20 epochs without gain, or at 150."""
+    """Return the run of a method of sbi that ends by its rule (20 epochs without gain)."""
     phases = {"inference": {"epochs": 150, "patience": 20}}
     return _run(recipe, phases=phases, **keys)
 
