@@ -288,6 +288,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     size, terminal = SIZES[options.size], Terminal()
+    if unknown := sorted(set(options.seeds or ()) - set(size.seeds)):
+        parser.error(f"--seeds: {options.size} has the seeds {size.seeds}, got {unknown}")
     folder = ROOT / "quickstart" / "benchmark" / f"polynomial_surface_{options.size}"
     kept = CommittedPieces(RESULTS / f"polynomial_surface_{options.size}_pieces.json", sources())
     measure_lines(kept, terminal)
